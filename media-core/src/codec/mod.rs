@@ -1,0 +1,3 @@
+//! Audio codecs and their registry by SDP name.
+
+pub mod g711;

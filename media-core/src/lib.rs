@@ -1,0 +1,8 @@
+//! Media without input or output: RTP, codecs, tones, DTMF, jitter buffer, containers.
+//!
+//! Nothing here opens a socket, reads a clock or starts a thread. Functions that run once per
+//! packet neither allocate nor fail after validation.
+
+pub mod codec;
+pub mod rtp;
+pub mod units;
