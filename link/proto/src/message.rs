@@ -1,0 +1,167 @@
+//! The messages on the link's control stream.
+
+use serde::{Deserialize, Serialize};
+
+use crate::call::{CallCommand, CallEvent};
+use crate::ids::{CallSid, NodeId, RegionId};
+use crate::table::{NodeEntry, Tables};
+
+/// An event about one leg. `(edge, session, sequence)` names it for ever.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventMessage {
+    /// First leg of the session.
+    pub session: CallSid,
+    /// From 1, without holes, per session and edge.
+    pub sequence: u64,
+    /// The leg that it is about.
+    pub leg: CallSid,
+    /// Wall clock of the edge in ms since 1970, for people to read.
+    pub at_unix_ms: u64,
+    /// What happened.
+    pub event: CallEvent,
+}
+
+/// A command about one leg. `(session, edge, id)` names it for ever.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandMessage {
+    /// First leg of the session.
+    pub session: CallSid,
+    /// From 1, without holes, per session and edge. A repeat is answered with the stored result.
+    pub id: u64,
+    /// Takeover epoch of the owner. An older one than the edge has seen is refused.
+    pub epoch: u64,
+    /// The leg that it is about.
+    pub leg: CallSid,
+    /// What to do.
+    pub command: CallCommand,
+}
+
+/// How a command was taken. The work itself reports by events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandResult {
+    /// Carried out or begun.
+    Done,
+    /// Not carried out.
+    Refused {
+        /// In words, for the alert.
+        why: String,
+    },
+}
+
+/// A leg that is alive at an edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LiveLeg {
+    /// First leg of its session.
+    pub session: CallSid,
+    /// The leg.
+    pub leg: CallSid,
+    /// Established.
+    pub answered: bool,
+}
+
+/// A message in either direction. The variant's name is the envelope's `action`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// Edge → control, first message of a connection.
+    Hello(Hello),
+    /// Control → edge, answer to hello.
+    Welcome(Welcome),
+    /// Edge → control: what is alive here. Sent after [`Message::Welcome`], before any event.
+    Reconcile(Reconcile),
+    /// Control → edge: these sessions are unknown here; end their legs.
+    Orphans(Orphans),
+    /// Edge → control.
+    Event(EventMessage),
+    /// Control → edge: committed up to and including `sequence`.
+    EventAck(EventAck),
+    /// Control → edge.
+    Command(CommandMessage),
+    /// Edge → control.
+    CommandAck(CommandAck),
+    /// Control → edge.
+    Tables(Tables),
+    /// Edge → control, once a second.
+    Load(Load),
+    /// Either way: a message could not be used.
+    Refused(Refused),
+}
+
+/// First message of an edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The edge as others shall know it. Its region must be the one in its certificate.
+    pub node: NodeEntry,
+    /// Random per process: tells a restart from a reconnect.
+    pub boot: u64,
+    /// Oldest protocol version it can speak.
+    pub version_min: u16,
+}
+
+/// Answer to hello.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The control node.
+    pub node: NodeId,
+    /// Its region.
+    pub region: RegionId,
+    /// Version that both will use.
+    pub version: u16,
+}
+
+/// What is alive at an edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reconcile {
+    /// Every live leg.
+    pub legs: Vec<LiveLeg>,
+}
+
+/// Sessions that control does not know.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Orphans {
+    /// Their first legs.
+    pub sessions: Vec<CallSid>,
+}
+
+/// Acknowledgement of events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventAck {
+    /// Session.
+    pub session: CallSid,
+    /// Committed up to and including.
+    pub sequence: u64,
+}
+
+/// Result of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAck {
+    /// Session.
+    pub session: CallSid,
+    /// Command.
+    pub id: u64,
+    /// How it was taken.
+    pub result: CommandResult,
+}
+
+/// Load of an edge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// Live legs.
+    pub legs: u64,
+    /// Configured maximum.
+    pub legs_max: u64,
+    /// Drains: gets no new calls.
+    pub draining: bool,
+}
+
+/// A message that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Its action.
+    pub action: String,
+    /// Unmet entries of `required`.
+    #[serde(default)]
+    pub unmet: Vec<String>,
+    /// In words.
+    pub why: String,
+}

@@ -1,0 +1,3 @@
+//! tandem-load
+
+fn main() {}
