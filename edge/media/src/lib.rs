@@ -1,1 +1,7 @@
-//! edge-media
+//! Media of an edge: one worker is the whole state of one media thread. No sockets, no locks.
+//!
+//! * [`command`] – what signalling tells a worker.
+//! * [`event`] – what a worker reports.
+
+pub mod command;
+pub mod event;
