@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -132,8 +133,17 @@ fn overridden(mut config: LinkConfig, text: &str) -> anyhow::Result<LinkConfig> 
     Ok(config)
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tandem-wan: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = arguments.config()?;
     if !(0.0..=86_400.0).contains(&arguments.stats_every_s) {
         bail!("--stats-every-s {}: allowed is 0 to 86400", arguments.stats_every_s);
@@ -155,11 +165,11 @@ fn main() -> anyhow::Result<()> {
     for (listen, mapping) in relay.listen_addrs().iter().zip(&arguments.maps) {
         eprintln!("tandem-wan: {listen} -> {}", mapping.target);
     }
-    serve(&arguments, &relay, &signals, admin.as_ref())?;
+    serve(arguments, &relay, &signals, admin.as_ref())?;
     let stats = relay.stats();
     drop(relay);
     println!("{}", serde_json::to_string(&stats)?);
-    save(&arguments, &stats)
+    save(arguments, &stats)
 }
 
 /// Reports until a signal comes.
