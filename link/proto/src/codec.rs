@@ -98,8 +98,11 @@ pub fn decode(bytes: &[u8]) -> Result<(RegionId, Message), DecodeError> {
         return Err(DecodeError::Unusable { action: envelope.action, unmet, why });
     }
     let Envelope { region, action, body, .. } = envelope;
-    let message = join(&action, body)
-        .map_err(|why| DecodeError::Unusable { action, unmet: Vec::new(), why })?;
+    let message = join(&action, body).map_err(|why| DecodeError::Unusable {
+        action,
+        unmet: Vec::new(),
+        why,
+    })?;
     Ok((region, message))
 }
 

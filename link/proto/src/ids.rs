@@ -140,9 +140,10 @@ name!(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OpId(pub u32);
 
-/// One bidirectional media stream inside the trunk between two nodes. Unique per pair of nodes.
+/// One bidirectional media stream inside the trunk between two nodes: a leg, extended to a node
+/// that is not its home. Derived from the leg and the node, so nobody has to hand out numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ChannelId(pub u32);
+pub struct ChannelId(pub u64);
 
 #[cfg(test)]
 mod tests {
@@ -153,7 +154,9 @@ mod tests {
     fn sid_round_trips_and_refuses_other_texts() {
         let sid = CallSid::mint(&mut rand::rngs::StdRng::seed_from_u64(7));
         assert_eq!(sid.to_string().parse(), Ok(sid));
-        for text in ["", "CA", "AC00000000000000000000000000000000", "CA0000000000000000000000000000000g"] {
+        for text in
+            ["", "CA", "AC00000000000000000000000000000000", "CA0000000000000000000000000000000g"]
+        {
             assert!(text.parse::<CallSid>().is_err(), "{text}");
         }
     }
