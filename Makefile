@@ -1,0 +1,50 @@
+# Tandem. `make help` lists the targets; README.md says what they show.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+SEEDS ?= 200
+TANDEM := target/debug/tandem
+
+.PHONY: help run test bench soak sim fuzz lint e2e unit
+
+help:   ## this list
+	@grep -E '^[a-z0-9]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+run:    ## install what is missing, build, and run the demo: two regions, real calls, real audio
+	@tools/setup/install.sh run
+	cargo build --package tandem
+	$(TANDEM) demo
+
+test:   ## all tests: unit, simulation, end to end with outside peers; prints the requirement rows
+	@tools/setup/install.sh test
+	cargo build --workspace --all-targets
+	$(MAKE) --no-print-directory unit sim e2e
+	@cargo xtask requirements
+
+unit:   ## unit, property and pair tests of every crate, and the repository's own rules
+	cargo test --workspace --exclude e2e
+	@cargo xtask tidy
+	@cargo xtask layers
+
+sim:    ## whole regions on one virtual clock from SEEDS seeds (default 200)
+	cargo run --quiet --package sim -- --seeds $(SEEDS)
+
+e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDK)
+	@mkdir -p target
+	set -o pipefail; cargo test --package e2e -- --test-threads 1 2>&1 | tee target/e2e.log
+
+bench:  ## the paired system harness and criterion kernels (minutes; wants a quiet machine)
+	@tools/setup/install.sh bench
+	cargo run --release --package benches -- run
+
+soak:   ## an hour of churn against one edge
+	@tools/setup/install.sh bench
+	cargo run --release --package benches -- soak
+
+fuzz:   ## fuzz targets, a minute each (needs cargo-fuzz)
+	tests/fuzz/run.sh
+
+lint:   ## formatting, clippy, tidy, layers
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@cargo xtask tidy
+	@cargo xtask layers

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs what a target of the Makefile needs and this machine lacks. Debian packages by apt-get
+# (with sudo only when not root), Python packages only inside a virtual environment under target/.
+#   tools/setup/install.sh run | test | bench
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+purpose=${1:?run, test or bench}
+build="gcc libc6-dev make"
+speech="flite espeak-ng"
+case $purpose in
+run) packages="$build $speech" ;;
+test) packages="$build $speech sip-tester baresip-core tshark sox iproute2 python3-venv ca-certificates" ;;
+bench) packages="$build $speech rtpengine-daemon iproute2 clang llvm libbpf-dev" ;;
+*) echo "install.sh: unknown purpose '$purpose' (run, test, bench)" >&2; exit 2 ;;
+esac
+
+if ! command -v cargo >/dev/null; then
+    echo "Rust is missing: install it from https://rustup.rs, then run this again." >&2
+    exit 1
+fi
+
+missing=()
+for package in $packages; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+
+if [ ${#missing[@]} -gt 0 ]; then
+    sudo=""
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || { echo "need root or sudo to install: ${missing[*]}" >&2; exit 1; }
+        sudo=sudo
+    fi
+    echo "installing: ${missing[*]}"
+    # Packages that bring a daemon must not start it: tests start what they need themselves.
+    policy=/usr/sbin/policy-rc.d
+    made=no
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+        $sudo chmod +x $policy
+        made=yes
+    fi
+    trap '[ $made = no ] || $sudo rm -f $policy' EXIT
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086
+    $sudo apt-get -qq -o DPkg::Lock::Timeout=120 update
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 \
+        install --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [ "$purpose" = test ]; then
+    venv=target/venv
+    if ! "$venv/bin/python" -c 'import twilio, pjsua2' 2>/dev/null; then
+        echo "preparing the Python environment in $venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" --quiet --disable-pip-version-check install -r tools/setup/requirements.txt
+    fi
+fi

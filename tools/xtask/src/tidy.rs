@@ -1,0 +1,56 @@
+//! Length of files and lines, and words that do not belong into a source tree.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+const FILE_LINES_MAX: usize = 800;
+const LINE_CHARACTERS_MAX: usize = 120;
+
+/// Files above the limit, with the reason. May only shrink.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+pub fn run(root: &Path) -> Result<()> {
+    let list = Command::new("git").arg("ls-files").current_dir(root).output()?;
+    let list = String::from_utf8(list.stdout).context("git ls-files")?;
+    let mut problems = Vec::new();
+    let mut files = 0;
+    for name in list.lines().filter(|name| name.ends_with(".rs")) {
+        let Ok(text) = std::fs::read_to_string(root.join(name)) else { continue };
+        files += 1;
+        check(name, &text, &mut problems);
+    }
+    if files == 0 {
+        bail!("tidy: git lists no source files below {}", root.display());
+    }
+    if problems.is_empty() {
+        println!("tidy: {files} files in order");
+        return Ok(());
+    }
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    bail!("tidy: {} problem(s)", problems.len())
+}
+
+fn check(name: &str, text: &str, problems: &mut Vec<String>) {
+    let lines = text.lines().count();
+    let excused = LONG_FILES.iter().any(|(file, _)| *file == name);
+    let tests = name.contains("/tests") || name.starts_with("tests/");
+    if lines > FILE_LINES_MAX && !excused && !tests {
+        problems.push(format!("{name}: {lines} lines, the limit is {FILE_LINES_MAX}"));
+    }
+    for (index, line) in text.lines().enumerate() {
+        let at = format!("{name}:{}", index + 1);
+        if line.chars().count() > LINE_CHARACTERS_MAX {
+            problems.push(format!("{at}: line of more than {LINE_CHARACTERS_MAX} characters"));
+        }
+        // Assembled so that this file does not find itself.
+        for word in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")] {
+            if line.split(|c: char| !c.is_alphanumeric()).any(|part| part == word) {
+                problems.push(format!("{at}: {word}: write an issue, or do it"));
+            }
+        }
+    }
+}
