@@ -1,0 +1,3 @@
+//! Requests to application servers.
+
+pub mod overrides;
