@@ -4,5 +4,7 @@
 //! packet neither allocate nor fail after validation.
 
 pub mod codec;
+pub mod dtmf;
+pub mod frame;
 pub mod rtp;
 pub mod units;
