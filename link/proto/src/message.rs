@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::call::{CallCommand, CallEvent};
-use crate::ids::{CallSid, NodeId, RegionId};
+use crate::ids::{CallSid, NodeId, RecordingSid, RegionId};
 use crate::table::{NodeEntry, Tables};
 
 /// An event about one leg. `(edge, session, sequence)` names it for ever.
@@ -164,4 +164,39 @@ pub struct Refused {
     pub unmet: Vec<String>,
     /// In words.
     pub why: String,
+}
+
+/// In front of the bytes of a recording that an edge uploads. WAV follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingHeader {
+    /// Which recording.
+    pub recording: RecordingSid,
+    /// First leg of the session.
+    pub session: CallSid,
+    /// Leg that was recorded.
+    pub leg: CallSid,
+    /// Length in ms.
+    pub duration_ms: u64,
+    /// 1 or 2.
+    pub channels: u16,
+}
+
+impl RecordingHeader {
+    /// As CBOR.
+    ///
+    /// # Errors
+    /// Never in practice: the header is small and has no foreign types.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::with_capacity(160);
+        ciborium::into_writer(self, &mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
+    }
+
+    /// From CBOR; unknown fields are ignored.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        ciborium::from_reader(bytes).map_err(|error: ciborium::de::Error<_>| error.to_string())
+    }
 }
