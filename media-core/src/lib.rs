@@ -4,7 +4,11 @@
 //! packet neither allocate nor fail after validation.
 
 pub mod codec;
+pub mod container;
 pub mod dtmf;
 pub mod frame;
+pub mod resample;
 pub mod rtp;
+pub mod tone;
+pub mod tone_detect;
 pub mod units;

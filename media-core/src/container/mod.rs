@@ -1,0 +1,3 @@
+//! Audio file formats over slices.
+
+pub mod wav;
