@@ -1,1 +1,44 @@
-//! edge-uring
+//! The mechanics of a media thread: one io_uring, its sockets, its buffers, its waiting.
+//!
+//! This crate moves datagrams and wakes up in time. It knows nothing of RTP or calls, reads no
+//! clock of its own and never logs. What happens to a datagram is decided by the [`Driver`] that
+//! [`Loop`] drives; what the driver wants done goes into [`Io`].
+//!
+//! ```text
+//!            ┌──────────────── one turn ────────────────┐
+//!  enter ──▶ completions ──▶ Driver::on_datagram ──▶ Io ──▶ one enter: submit all, wait
+//!            (bounded)        same buffer, in place        until completion or deadline
+//! ```
+//!
+//! * A datagram lies in a provided buffer; a forward sends that very buffer. A non-blocking UDP
+//!   send copies at submit, so a buffer goes back to the kernel as soon as the submit returned.
+//! * Successful sends do not complete; only failures do, and they are counted and reported.
+//! * A socket starts unconnected (every datagram carries its source) and is connected when its
+//!   peer is known. What was queued before is delivered with its source.
+//! * Everything is sized by [`Limits`] at start; a turn allocates nothing.
+//!
+//! Nearly all `unsafe` of the edge lives here, one operation per block.
+
+mod buf_ring;
+mod doorbell;
+mod io;
+mod limits;
+mod recv;
+mod ring;
+mod send;
+mod settle;
+pub mod socket;
+mod stats;
+mod table;
+mod thread;
+mod turn;
+mod user_data;
+
+pub use doorbell::Doorbell;
+pub use io::Io;
+pub use limits::{Limits, LimitsError, WaitConfig};
+pub use ring::RingFlags;
+pub use stats::Stats;
+pub use table::SocketId;
+pub use thread::{MediaThread, SpawnError, Started, ThreadConfig, cores_allowed, spawn};
+pub use turn::{Datagram, Driver, Loop};

@@ -1,0 +1,205 @@
+//! The loop of a media thread and the trait it drives.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::cqueue;
+
+use crate::doorbell::Doorbell;
+use crate::io::Io;
+use crate::limits::{Limits, WaitConfig};
+use crate::recv::Received;
+use crate::table::SocketId;
+use crate::user_data::{Kind, unpack};
+
+/// One received datagram, in the buffer it arrived in.
+pub struct Datagram<'a> {
+    /// The socket it arrived on.
+    pub socket: SocketId,
+    /// The token given to [`Io::add_socket`].
+    pub token: u64,
+    /// Where it came from; `None` on a connected socket: from its peer.
+    pub source: Option<SocketAddr>,
+    /// The datagram.
+    pub data: &'a mut [u8],
+    /// Free bytes directly behind it in the same buffer, for what makes it longer. They hold old
+    /// bytes.
+    pub room: &'a mut [u8],
+}
+
+/// What a media thread does with what happens. All calls come from the one thread.
+pub trait Driver {
+    /// A datagram arrived.
+    fn on_datagram(&mut self, now: Instant, datagram: Datagram<'_>, io: &mut Io);
+
+    /// The doorbell was rung: read the command queues.
+    fn on_doorbell(&mut self, now: Instant, io: &mut Io);
+
+    /// `next_deadline` has passed. Called before datagrams, at most once a turn.
+    fn on_deadline(&mut self, now: Instant, io: &mut Io);
+
+    /// When to wake at the latest.
+    fn next_deadline(&self) -> Option<Instant>;
+
+    /// All events of this turn were handed over; what is queued now goes out together.
+    fn on_batch_end(&mut self, now: Instant, io: &mut Io) {
+        let _ = (now, io);
+    }
+
+    /// A send failed; its datagram is lost and counted. The socket may be gone already.
+    fn on_send_error(&mut self, now: Instant, socket: SocketId, errno: i32) {
+        let _ = (now, socket, errno);
+    }
+
+    /// A deferred change of peer failed; the socket keeps the one it had.
+    fn on_connect_error(&mut self, now: Instant, socket: SocketId, error: &io::Error) {
+        let _ = (now, socket, error);
+    }
+
+    /// The kernel has let go of a removed socket; dropping it frees its port.
+    fn on_removed(&mut self, now: Instant, socket: SocketId, udp: UdpSocket, io: &mut Io) {
+        let _ = (now, socket, io);
+        drop(udp);
+    }
+}
+
+/// The ring of one thread and the loop around it. Make it on the thread that runs it.
+pub struct Loop {
+    io: Io,
+    batch: Box<[MaybeUninit<cqueue::Entry>]>,
+    wait: WaitConfig,
+    clock: fn() -> Instant,
+}
+
+impl Loop {
+    /// Takes all memory and registers it. `clock` must read the monotonic clock.
+    ///
+    /// # Errors
+    /// Limits out of range; no io_uring; the kernel is too old (6.1 is needed); memlock or
+    /// descriptors exhausted.
+    pub fn new(
+        limits: Limits,
+        wait: WaitConfig,
+        doorbell: Arc<Doorbell>,
+        clock: fn() -> Instant,
+    ) -> io::Result<Self> {
+        let batch: Vec<_> =
+            (0..limits.completions_per_turn_max).map(|_| MaybeUninit::uninit()).collect();
+        let io = Io::new(limits, doorbell, clock)?;
+        Ok(Loop { io, batch: batch.into_boxed_slice(), wait, clock })
+    }
+
+    /// For what has to be done before the loop runs.
+    pub fn io(&mut self) -> &mut Io {
+        &mut self.io
+    }
+
+    /// Turns until the driver or the doorbell says stop.
+    ///
+    /// # Errors
+    /// When the kernel refuses to be entered at all.
+    pub fn run<D: Driver>(&mut self, driver: &mut D) -> io::Result<()> {
+        while !self.io.stopping {
+            self.turn(driver)?;
+        }
+        Ok(())
+    }
+
+    /// One turn: deadline, completions, settling, submit and wait.
+    ///
+    /// # Errors
+    /// As [`Loop::run`].
+    pub fn turn<D: Driver>(&mut self, driver: &mut D) -> io::Result<()> {
+        let now = (self.clock)();
+        let io = &mut self.io;
+        io.stats.turns += 1;
+        if driver.next_deadline().is_some_and(|deadline| deadline <= now) {
+            io.stats.deadlines += 1;
+            driver.on_deadline(now, io);
+        }
+        if io.ring.overflowed() {
+            io.stats.completion_overflows += 1;
+        }
+        let completions = io.ring.fill(&mut self.batch);
+        for entry in completions.iter() {
+            dispatch(io, now, driver, entry);
+        }
+        io.settle(now, driver);
+        driver.on_batch_end(now, io);
+        let deadline = driver.next_deadline();
+        self.submit_and_wait(deadline);
+        match self.io.fatal.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn submit_and_wait(&mut self, deadline: Option<Instant>) {
+        if self.io.stopping || self.io.is_unsettled() || self.io.starved {
+            return self.poll();
+        }
+        if !self.wait.busy_poll.is_zero() && self.spin(deadline) {
+            return;
+        }
+        let batch = self.wait.batch_completions.max(1);
+        let want = if self.wait.batch_wait.is_zero() { 1 } else { batch };
+        self.io.stats.enters += 1;
+        let entered = self.io.ring.wait(want, deadline, self.wait.batch_wait);
+        self.io.after_enter(entered);
+    }
+
+    fn poll(&mut self) {
+        self.io.stats.enters += 1;
+        let entered = self.io.ring.poll();
+        self.io.after_enter(entered);
+    }
+
+    /// Looks for completions until there are some, the deadline or the end of the busy time. True
+    /// if the turn should not sleep.
+    fn spin(&mut self, deadline: Option<Instant>) -> bool {
+        let begin = (self.clock)();
+        let end = begin + self.wait.busy_poll.min(Duration::from_secs(1));
+        loop {
+            self.poll();
+            if self.io.ring.has_completions() || self.io.stopping {
+                return true;
+            }
+            let now = (self.clock)();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return true;
+            }
+            if now >= end {
+                return false;
+            }
+        }
+    }
+}
+
+fn dispatch<D: Driver>(io: &mut Io, now: Instant, driver: &mut D, entry: &cqueue::Entry) {
+    let Some((kind, index, generation)) = unpack(entry.user_data()) else { return };
+    let (result, flags) = (entry.result(), entry.flags());
+    match kind {
+        Kind::Recv | Kind::RecvFrom => {
+            io.on_receive(now, driver, &Received { kind, index, generation, result, flags });
+        }
+        Kind::Send => {
+            if result < 0 {
+                io.stats.count_send_error(-result);
+                driver.on_send_error(now, SocketId { index, generation }, -result);
+            }
+        }
+        // The receive had ended by itself: its own completion says the rest.
+        Kind::Cancel => {}
+        Kind::Doorbell => {
+            io.doorbell_armed = false;
+            io.stats.doorbells += 1;
+            io.doorbell.answer();
+            io.stopping |= io.doorbell.stop_requested();
+            driver.on_doorbell(now, io);
+            io.arm_doorbell();
+        }
+    }
+}
