@@ -2,6 +2,8 @@
 //!
 //! * [`command`] – what signalling tells a worker.
 //! * [`event`] – what a worker reports.
+//! * [`recording`] – what it hands to the recorder.
 
 pub mod command;
 pub mod event;
+pub mod recording;

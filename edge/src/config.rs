@@ -1,0 +1,345 @@
+//! Every key of an edge's configuration, its default, unit and limits.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use edge_core::config::{Cidr, Provider};
+use link_daemon::config::{self, Problems, Reader, kind};
+use link_daemon::log::LogFormat;
+use link_daemon::tls::TlsFiles;
+use link_proto::table::{Resources, Route};
+use link_proto::{NodeId, RegionId};
+
+use crate::link_client::ControlAddress;
+
+/// An edge as configured.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Name of this node.
+    pub node: NodeId,
+    /// Region.
+    pub region: RegionId,
+    /// Media node of a core region.
+    pub core: bool,
+    /// Tables, prompts, recordings.
+    pub data_folder: PathBuf,
+    /// `/live /ready /metrics /calls`.
+    pub admin: SocketAddr,
+    /// Log filter.
+    pub log: String,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// SIP.
+    pub sip: Sip,
+    /// RTP.
+    pub media: Media,
+    /// What this node does for media.
+    pub resources: Resources,
+    /// Link.
+    pub link: Link,
+    /// Trunk.
+    pub trunk: Trunk,
+    /// Who may send calls.
+    pub providers: Vec<Provider>,
+    /// Routes until control pushes its table.
+    pub routes: Vec<Route>,
+    /// Patience at the end.
+    pub drain_max: Duration,
+}
+
+/// SIP addresses and limits.
+#[derive(Debug, Clone)]
+pub struct Sip {
+    /// Where to listen (UDP).
+    pub listen: SocketAddr,
+    /// Address that endpoints see; `None` = the bound one.
+    pub advertise: Option<IpAddr>,
+    /// Legs at once.
+    pub legs_max: usize,
+    /// How long a leg without control is held.
+    pub control_lost_hold: Duration,
+}
+
+/// Media sockets and workers.
+#[derive(Debug, Clone)]
+pub struct Media {
+    /// Address of the RTP sockets.
+    pub listen: IpAddr,
+    /// Address that endpoints see.
+    pub advertise: Option<IpAddr>,
+    /// First and last port.
+    pub ports: (u16, u16),
+    /// Worker threads.
+    pub workers: u16,
+    /// Pin workers to cores of the affinity mask.
+    pub pin: bool,
+    /// LAT-11; zero = off.
+    pub timeout: Duration,
+    /// SCHED_FIFO priority of the workers, 0 = off.
+    pub fifo_priority: u8,
+    /// Busy polling.
+    pub busy_poll: Duration,
+}
+
+/// Connection to control.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Control nodes in order.
+    pub controls: Vec<ControlAddress>,
+    /// Certificates.
+    pub tls: TlsFiles,
+}
+
+/// The media trunk.
+#[derive(Debug, Clone)]
+pub struct Trunk {
+    /// Where to listen (UDP).
+    pub listen: SocketAddr,
+    /// `host:port` that the other nodes use; `None` = the bound one.
+    pub advertise: Option<String>,
+    /// Calls at once that the path is provisioned for.
+    pub calls_max: u32,
+    /// Longest round trip of a path.
+    pub round_trip_max: Duration,
+}
+
+/// Reads the file at `path`.
+///
+/// # Errors
+/// Every problem of the file, each with line, key, value and what is allowed.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    config::load(path, read)
+}
+
+/// A sample file with every key.
+pub fn sample() -> String {
+    config::sample(read)
+}
+
+/// The edge's part of `docs/reference/config.md`.
+pub fn reference() -> String {
+    config::reference(read)
+}
+
+/// Reads all keys. Public for tools that write configurations.
+pub fn read(r: &mut Reader) -> Config {
+    let node = r.key("node", "Name of this edge, as in its certificate.");
+    let node = node.example("edge-eu-1").read(kind::name());
+    let region = r.key("region", "Region of this edge, as in its certificate.");
+    let region = region.example("eu").read(kind::name());
+    let core = r.key("core", "This is a media node of a core region: others may send media here.");
+    let core = core.default(false).read(kind::boolean());
+    let data = r.key("data_folder", "Tables, prompts and recordings on their way to control.");
+    let data_folder = data.default("edge-data").read(kind::writable_folder());
+    let admin = r.key("admin", "HTTP address of /live /ready /metrics /calls.");
+    let admin = admin.default("127.0.0.1:8091").read(kind::listen_address());
+    let log = r.key("log", "Log filter, for example info or info,edge=debug.");
+    let log = log.default("info").read(kind::text());
+    let format = r.key("log_format", "How log lines look.").default("text");
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let log_format = format.read(kind::one_of(&formats));
+    let drain = r.key("drain_max_s", "How long calls may go on after SIGTERM.");
+    let drain_max = drain.default(30).read(kind::seconds(0..=86_400));
+    let config = Config {
+        region: RegionId(region),
+        core,
+        admin,
+        log,
+        log_format,
+        drain_max,
+        sip: r.table("sip", "Signalling.", read_sip),
+        media: r.table("media", "RTP sockets and worker threads.", read_media),
+        resources: r.table("resources", "What this node does for media.", read_resources),
+        link: r.table("link", "Connection to control.", |r| read_link(r, &node)),
+        trunk: r.table("trunk", "RTP between nodes, many calls in one flow.", read_trunk),
+        providers: r.tables("provider", "Who may send calls; first match wins.", 1_000, read_provider),
+        routes: r.tables("route", "Routes until control pushes its table.", 10_000, read_route),
+        node: NodeId(node),
+        data_folder,
+    };
+    cross_check(r, &config);
+    config
+}
+
+fn cross_check(r: &mut Reader, config: &Config) {
+    let (first, last) = config.media.ports;
+    let pairs = usize::from(last.saturating_sub(first).saturating_add(1)) / 2;
+    if pairs < config.sip.legs_max {
+        let range = format!("{first}-{last}");
+        let need = format!(
+            "allowed is a range of at least {} ports: two for each of sip.legs_max = {} legs",
+            config.sip.legs_max * 2,
+            config.sip.legs_max
+        );
+        r.refuse("media.ports", range, need);
+    }
+    if config.providers.is_empty() {
+        let none = "allowed is at least one [[provider]]: without one no call gets in";
+        r.refuse("provider", "nothing", none);
+    }
+}
+
+fn read_sip(r: &mut Reader) -> Sip {
+    let listen = r.key("listen", "UDP address for SIP.").default("0.0.0.0:5060");
+    let listen = listen.read(kind::listen_address());
+    let advertise = r.key("advertise", "Address that endpoints see in Via, Contact and SDP.");
+    let advertise = advertise.example("192.0.2.7").read_optional(kind::ip_address());
+    if listen.ip().is_unspecified() && advertise.is_none() && !r.is_describing() {
+        let why = "allowed is a definite listen address, or an `advertise` address beside it";
+        r.refuse("listen", listen, why);
+    }
+    let legs = r.key("legs_max", "Legs at once; a call beyond gets 503.").default(2_000);
+    let legs_max = legs.read(kind::integer(2..=20_000)) as usize;
+    let hold = r.key("control_lost_hold_s", "How long a leg that needs control waits for it.");
+    let control_lost_hold = hold.default(30).read(kind::seconds(1..=3_600));
+    Sip { listen, advertise, legs_max, control_lost_hold }
+}
+
+fn read_media(r: &mut Reader) -> Media {
+    let listen = r.key("listen", "Address of the RTP sockets; default is that of sip.listen.");
+    let listen = listen.example("0.0.0.0").read_optional(kind::ip_address());
+    let advertise = r.key("advertise", "Address in SDP; default is sip.advertise.");
+    let advertise = advertise.example("192.0.2.7").read_optional(kind::ip_address());
+    let ports = r.key("ports", "First and last UDP port for RTP and RTCP, two per leg.");
+    let ports = ports.default("20000-29999").read(kind::parsed(
+        "FIRST-LAST with FIRST even, above 1023 and below LAST",
+        parse_ports,
+    ));
+    let workers = r.key("workers", "Media threads.").default(1);
+    let workers = workers.read(kind::integer(1..=64)) as u16;
+    let pin = r.key("pin", "Pin each media thread to a core of the affinity mask.");
+    let pin = pin.default(false).read(kind::boolean());
+    let timeout = r.key("timeout_s", "No RTP for so long ends a leg; 0 = off.");
+    let timeout = timeout.default(60).read(kind::seconds(0..=86_400));
+    let fifo = r.key("fifo_priority", "SCHED_FIFO priority of the media threads; 0 = off.");
+    let fifo_priority = fifo.default(0).read(kind::integer(0..=99)) as u8;
+    let busy = r.key("busy_poll_ms", "Look for packets so long before sleeping; 0 = sleep at once.");
+    let busy_poll = busy.default(0).read(kind::millis(0..=100));
+    let unset = IpAddr::from([0, 0, 0, 0]);
+    let listen = listen.unwrap_or(unset);
+    Media { listen, advertise, ports, workers, pin, timeout, fifo_priority, busy_poll }
+}
+
+fn parse_ports(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first % 2 == 0 && first > 1_023 && first < last).then_some((first, last))
+}
+
+fn read_resources(r: &mut Reader) -> Resources {
+    let mut on = |name, doc| r.key(name, doc).default(true).read(kind::boolean());
+    Resources {
+        play: on("play", "Play prompts and tones."),
+        collect: on("collect", "Collect digits."),
+        record: on("record", "Record."),
+        transcode: on("transcode", "Transcode between codecs."),
+        speech: on("speech", "Play synthesised speech."),
+    }
+}
+
+fn read_link(r: &mut Reader, node: &str) -> Link {
+    let controls = r.tables("control", "Control nodes, preferred first.", 16, |r| ControlAddress {
+        node: r.key("node", "Name in its certificate.").example("control-1").read(kind::name()),
+        address: r
+            .key("address", "Where its link listens.")
+            .example("control.example.net:7443")
+            .read(kind::remote_address()),
+    });
+    let folder = r.key("tls_folder", "Folder with ca.pem, <node>.pem, <node>.key.");
+    let folder = folder.default("tls").read(kind::path());
+    let tls = TlsFiles::of(&folder, node);
+    if !r.is_describing() {
+        for file in [&tls.ca, &tls.certificate, &tls.key] {
+            if !file.is_file() {
+                let why = "allowed is a folder with the files that `tandem init` writes";
+                r.refuse("tls_folder", file.display(), why);
+            }
+        }
+    }
+    Link { controls, tls }
+}
+
+fn read_trunk(r: &mut Reader) -> Trunk {
+    let listen = r.key("listen", "UDP address of the media trunk.").default("0.0.0.0:7444");
+    let listen = listen.read(kind::listen_address());
+    let advertise = r.key("advertise", "host:port that other nodes use; default is the bound one.");
+    let advertise = advertise.example("edge.example.net:7444").read_optional(kind::remote_address());
+    let calls = r.key("calls_max", "Calls at once that the path is provisioned for.");
+    let calls_max = calls.default(1_000).read(kind::integer(1..=100_000)) as u32;
+    let round_trip = r.key("round_trip_max_ms", "Longest round trip to another node.");
+    let round_trip_max = round_trip.default(400).read(kind::millis(1..=5_000));
+    Trunk { listen, advertise, calls_max, round_trip_max }
+}
+
+fn read_provider(r: &mut Reader) -> Provider {
+    let name = r.key("name", "Name in events and metrics.").example("carrier-a");
+    let name = name.read(kind::name());
+    let networks = r.key("networks", "Where its signalling comes from.");
+    let networks = networks.example(vec!["192.0.2.0/24"]).read(kind::list(
+        kind::parsed("an address or ADDRESS/BITS", |text| text.parse::<Cidr>().ok()),
+        1_000,
+    ));
+    let nat = r.key("nat", "Its media may come from any address at first (it sits behind NAT).");
+    let nat = nat.default(false).read(kind::boolean());
+    let rate = r.key("calls_per_s_max", "New calls per second; above it 503.").default(100);
+    let calls_per_s_max = rate.read(kind::integer(1..=100_000)) as u32;
+    Provider { name, networks, nat, calls_per_s_max }
+}
+
+fn read_route(r: &mut Reader) -> Route {
+    let prefix = r.key("prefix", "Longest match on the dialled number; empty = all others.");
+    let any = kind::parsed("digits, plus and letters, or nothing", |text| {
+        let good = text.len() <= 64 && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+        good.then(|| text.to_owned())
+    });
+    let prefix = prefix.default("").read(any);
+    let node = r.key("node", "Edge that owns the trunk.").example("edge-eu-1").read(kind::name());
+    let uri = r.key("uri", "SIP URI; {number} is replaced.").example("sip:{number}@192.0.2.9");
+    let uri = uri.read(kind::parsed("a SIP URI, for example \"sip:{number}@192.0.2.9\"", |text| {
+        text.starts_with("sip").then(|| text.to_owned())
+    }));
+    let alone = r.key("without_instructions", "Connected by the edge alone (LAT-15).");
+    let without_instructions = alone.default(false).read(kind::boolean());
+    Route { prefix, node: NodeId(node), uri, without_instructions }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, folder: &Path) -> Result<Config, Problems> {
+        config::parse("edge.toml", text, folder, read)
+    }
+
+    #[test]
+    fn all_errors_come_at_once_with_key_value_and_what_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "node = \"Edge 1\"\nregion = \"eu\"\n\n[sip]\nlisten = \"127.0.0.1\"\nlegs = 5\n\n\
+                    [media]\nports = \"20001-20100\"\n";
+        let problems = parse(text, folder.path()).unwrap_err().to_string();
+        for part in [
+            "edge.toml:1", "node", "Edge 1", "sip.listen", "127.0.0.1", "sip.legs", "sip.legs_max",
+            "media.ports", "20001-20100", "link.tls_folder", "provider",
+        ] {
+            assert!(problems.contains(part), "{part} is missing in:\n{problems}");
+        }
+    }
+
+    #[test]
+    fn the_port_range_must_serve_all_legs() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "node = \"e\"\nregion = \"eu\"\n[sip]\nlisten = \"127.0.0.1:0\"\nlegs_max = 500\n\
+                    [media]\nports = \"20000-20099\"\n";
+        let problems = parse(text, folder.path()).unwrap_err().to_string();
+        assert!(problems.contains("at least 1000 ports"), "{problems}");
+    }
+
+    #[test]
+    fn the_sample_names_every_key() {
+        let sample = sample();
+        for key in ["legs_max", "control_lost_hold_s", "ports", "tls_folder", "calls_per_s_max"] {
+            assert!(sample.contains(key), "{key}");
+        }
+    }
+}

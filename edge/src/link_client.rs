@@ -1,0 +1,197 @@
+//! The edge's connection to control: hello, messages both ways, reconnect, byte streams.
+//!
+//! Decides nothing about calls. While no control node is reachable the signalling core knows
+//! ([`LinkInput::Disconnected`]) and keeps what has to be sent; a new connection starts with its
+//! reconciliation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use edge_core::{LinkInput, LinkOutput};
+use link_daemon::drain::Shutdown;
+use link_daemon::quic;
+use link_daemon::quic::frame::{FrameReader, FrameWriter};
+use link_daemon::quic::stream::open_control;
+use link_daemon::tls::peer_identity;
+use link_proto::RegionId;
+use link_proto::codec::{decode, encode};
+use link_proto::envelope::PROTOCOL_VERSION;
+use link_proto::message::{Hello, Load, Message};
+use quinn::{Connection, Endpoint};
+use tokio::sync::{mpsc, watch};
+
+/// First and longest pause between two attempts.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// Control has this long to answer hello.
+const WELCOME_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Frames written with one flush.
+const FRAMES_PER_FLUSH_MAX: usize = 64;
+
+/// A control node that may be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlAddress {
+    /// Its name, as in its certificate.
+    pub node: String,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// What the client is made of.
+pub struct LinkClient {
+    /// Endpoint with the edge's certificate.
+    pub endpoint: Endpoint,
+    /// Control nodes in order of preference.
+    pub controls: Vec<ControlAddress>,
+    /// Who we are.
+    pub hello: Hello,
+    /// To the signalling core. Full = signalling is behind; the link waits with it.
+    pub to_core: mpsc::Sender<LinkInput>,
+    /// From the signalling core.
+    pub from_core: mpsc::Receiver<LinkOutput>,
+    /// The present load, sent once a second.
+    pub load: Arc<dyn Fn() -> Load + Send + Sync>,
+    /// The present connection, for prompts and recordings.
+    pub connection: watch::Sender<Option<Connection>>,
+}
+
+impl LinkClient {
+    /// Runs until shutdown.
+    pub async fn run(mut self, mut shutdown: Shutdown) {
+        let mut pause = BACKOFF[0];
+        let mut turn = 0;
+        loop {
+            let Some(control) = self.controls.get(turn % self.controls.len().max(1)).cloned()
+            else {
+                return tracing::info!("no control node is configured: this edge works alone");
+            };
+            turn += 1;
+            let session = self.session(&control);
+            let result = tokio::select! {
+                result = session => result,
+                () = shutdown.requested() => return,
+            };
+            let was_connected = self.connection.send_replace(None).is_some();
+            if was_connected {
+                pause = BACKOFF[0];
+                let _ = self.to_core.send(LinkInput::Disconnected).await;
+                // What the core said while connected was about that connection; it says it again.
+                while self.from_core.try_recv().is_ok() {}
+            }
+            if let Err(error) = result {
+                let error = format!("{error:#}");
+                if was_connected {
+                    tracing::warn!(control = control.node, error, "link lost");
+                } else {
+                    tracing::debug!(control = control.node, error, "control not reachable");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.requested() => return,
+            }
+            pause = (pause * 2).min(BACKOFF[1]);
+        }
+    }
+
+    /// One connection from hello to its end.
+    async fn session(&mut self, control: &ControlAddress) -> anyhow::Result<()> {
+        let mut addresses = tokio::net::lookup_host(control.address.as_str()).await?;
+        let address = addresses.next().context("no IP address")?;
+        let connection = quic::connect(&self.endpoint, address, &control.node).await?;
+        let identity = peer_identity(&connection)?;
+        if identity.node != control.node {
+            bail!("expected {}, found {identity}", control.node);
+        }
+        let region = self.hello.node.region.clone();
+        let (mut reader, mut writer) = open_control(&connection).await?;
+        send(&mut writer, &region, &Message::Hello(self.hello.clone())).await?;
+        let welcome = tokio::time::timeout(WELCOME_WAIT_MAX, reader.next());
+        let frame = welcome.await.context("no answer to hello")??.context("closed")?;
+        match decode(&frame) {
+            Ok((_, Message::Welcome(welcome))) if welcome.version <= PROTOCOL_VERSION => {
+                tracing::info!(control = %welcome.node, region = %welcome.region, "link up");
+            }
+            Ok((_, Message::Refused(refused))) => bail!("refused: {}", refused.why),
+            other => bail!("unexpected answer to hello: {other:?}"),
+        }
+        self.connection.send_replace(Some(connection));
+        self.to_core.send(LinkInput::Connected).await.context("signalling is gone")?;
+        let reading = read(&mut reader, &self.to_core);
+        let writing = write(&mut writer, &region, &mut self.from_core, &self.load);
+        tokio::select! {
+            result = reading => result,
+            result = writing => result,
+        }
+    }
+}
+
+async fn send(
+    writer: &mut FrameWriter,
+    region: &RegionId,
+    message: &Message,
+) -> anyhow::Result<()> {
+    writer.push(&encode(region, message)?)?;
+    writer.flush().await?;
+    Ok(())
+}
+
+/// Messages from control to the core. Nothing is answered from here: a frame that cannot be used
+/// is logged, and control learns of it because its command stays unanswered.
+async fn read(reader: &mut FrameReader, to_core: &mpsc::Sender<LinkInput>) -> anyhow::Result<()> {
+    while let Some(frame) = reader.next().await? {
+        let input = match decode(&frame) {
+            Ok((_, Message::Command(command))) => LinkInput::Command(command),
+            Ok((_, Message::EventAck(ack))) => LinkInput::EventAck(ack),
+            Ok((_, Message::Orphans(orphans))) => LinkInput::Orphans(orphans),
+            Ok((_, Message::Tables(tables))) => LinkInput::Tables(tables),
+            Ok((_, Message::Refused(refused))) => {
+                tracing::warn!(action = refused.action, why = refused.why, "control refused");
+                continue;
+            }
+            Ok((_, other)) => {
+                tracing::warn!(?other, "not a message for an edge");
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "unusable link frame");
+                continue;
+            }
+        };
+        to_core.send(input).await.context("signalling is gone")?;
+    }
+    bail!("control closed the stream")
+}
+
+async fn write(
+    writer: &mut FrameWriter,
+    region: &RegionId,
+    from_core: &mut mpsc::Receiver<LinkOutput>,
+    load: &Arc<dyn Fn() -> Load + Send + Sync>,
+) -> anyhow::Result<()> {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let mut next = tokio::select! {
+            biased;
+            output = from_core.recv() => Some(message_of(output.context("signalling is gone")?)),
+            _ = every_second.tick() => Some(Message::Load(load())),
+        };
+        let mut frames = 0;
+        while let Some(message) = next {
+            writer.push(&encode(region, &message)?)?;
+            frames += 1;
+            let more = frames < FRAMES_PER_FLUSH_MAX;
+            next = if more { from_core.try_recv().ok().map(message_of) } else { None };
+        }
+        writer.flush().await?;
+    }
+}
+
+fn message_of(output: LinkOutput) -> Message {
+    match output {
+        LinkOutput::Event(event) => Message::Event(event),
+        LinkOutput::CommandAck(ack) => Message::CommandAck(ack),
+        LinkOutput::Reconcile(reconcile) => Message::Reconcile(reconcile),
+    }
+}
