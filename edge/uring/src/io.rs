@@ -322,6 +322,7 @@ impl Drop for Io {
                 break;
             }
         }
+        self.ring.release_files();
         if !cancelled || self.sockets.armed() > 0 {
             self.rx.leak();
             std::mem::forget(std::mem::take(&mut self.doorbell_count));

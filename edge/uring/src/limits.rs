@@ -104,7 +104,8 @@ impl Limits {
         check(
             "rx_buffer_bytes",
             self.rx_buffer_bytes,
-            (256..=65_536).contains(&self.rx_buffer_bytes) && self.rx_buffer_bytes % 64 == 0,
+            (256..=65_536).contains(&self.rx_buffer_bytes)
+                && self.rx_buffer_bytes.is_multiple_of(64),
             "256..=65536, a multiple of 64",
         )?;
         check(
@@ -117,7 +118,7 @@ impl Limits {
         check(
             "tx_slot_bytes",
             self.tx_slot_bytes,
-            (256..=65_536).contains(&self.tx_slot_bytes) && self.tx_slot_bytes % 64 == 0,
+            (256..=65_536).contains(&self.tx_slot_bytes) && self.tx_slot_bytes.is_multiple_of(64),
             "256..=65536, a multiple of 64",
         )?;
         check(
@@ -153,7 +154,8 @@ mod tests {
     fn limits_out_of_range_are_named() {
         let good = Limits::default();
         assert_eq!(good.validate(), Ok(()));
-        let cases: [(&str, fn(&mut Limits)); 6] = [
+        type Spoil = fn(&mut Limits);
+        let cases: [(&str, Spoil); 6] = [
             ("sockets_max", |l| l.sockets_max = 0),
             ("rx_buffers", |l| l.rx_buffers = 1000),
             ("rx_buffer_bytes", |l| l.rx_buffer_bytes = 100),

@@ -22,6 +22,16 @@ pub(crate) struct Received {
     pub flags: u32,
 }
 
+/// A datagram in memory, on its way to the driver. `length` is at most `capacity`.
+pub(crate) struct Arrival {
+    pub socket: SocketId,
+    pub token: u64,
+    pub source: Option<SocketAddr>,
+    pub start: *mut u8,
+    pub length: usize,
+    pub capacity: usize,
+}
+
 /// Payload of a buffer: where it starts, its length, and its source if the kernel wrote one.
 struct Payload {
     offset: usize,
@@ -83,41 +93,32 @@ impl Io {
             self.stats.datagrams_truncated += 1;
             return false;
         };
-        // SAFETY: the offset is inside the buffer.
-        let first = unsafe { start.add(payload.offset) };
-        let socket = SocketId { index: done.index, generation: done.generation };
+        let arrival = Arrival {
+            socket: SocketId { index: done.index, generation: done.generation },
+            token,
+            source: payload.source,
+            // SAFETY: the offset is inside the buffer.
+            start: unsafe { start.add(payload.offset) },
+            length: payload.length,
+            capacity: capacity - payload.offset,
+        };
         // SAFETY: the bytes up to the buffer's end are ours until this returns or, if referenced,
         // until the next submit.
-        unsafe {
-            self.present(
-                now,
-                driver,
-                socket,
-                token,
-                payload.source,
-                first,
-                payload.length,
-                capacity - payload.offset,
-            )
-        }
+        unsafe { self.present(now, driver, arrival) }
     }
 
     /// Shows a datagram to the driver. True if a queued send points to it afterwards.
     ///
     /// # Safety
-    /// `capacity` bytes at `start` must be initialised, used by nobody else, and stay so until
-    /// the next submit if this returns true. `length` is at most `capacity`.
+    /// The arrival's `capacity` bytes at `start` must be initialised, used by nobody else, and
+    /// stay so until the next submit if this returns true.
     pub(crate) unsafe fn present<D: Driver>(
         &mut self,
         now: Instant,
         driver: &mut D,
-        socket: SocketId,
-        token: u64,
-        source: Option<SocketAddr>,
-        start: *mut u8,
-        length: usize,
-        capacity: usize,
+        arrival: Arrival,
     ) -> bool {
+        let Arrival { socket, token, source, start, length, capacity } = arrival;
         self.stats.datagrams += 1;
         self.current = Some(Current { start, bytes: capacity, referenced: false });
         // SAFETY: exclusive and initialised by our contract. `Io` keeps only the raw address and

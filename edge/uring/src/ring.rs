@@ -64,14 +64,11 @@ impl Ring {
         self.flags
     }
 
-    /// Registers the ring's own descriptor (saves a lookup per enter), the file table and the
-    /// provided buffers.
+    /// Registers the file table and the provided buffers.
     ///
     /// # Safety
     /// `buffers` must outlive every receive of this ring.
     pub(crate) unsafe fn register(&mut self, files: u32, buffers: &BufRing) -> io::Result<()> {
-        // Only a saving: a kernel without it works with the plain descriptor.
-        let _ = self.ring.submitter().register_ring_fd();
         self.ring.submitter().register_files_sparse(files)?;
         let (address, count) = (buffers.entries_address(), buffers.count());
         // SAFETY: the address is page-aligned memory of `count` entries; the caller keeps it alive.
@@ -207,6 +204,11 @@ impl Ring {
         // SAFETY: as in `enter`; nothing is queued.
         let entered = unsafe { self.ring.submitter().enter(0, 1, flags, Some(&args)) };
         entered.is_err_and(|error| error.raw_os_error() == Some(libc::ETIME))
+    }
+
+    /// Lets go of all files now; closing the ring alone would do so some time later.
+    pub(crate) fn release_files(&mut self) {
+        let _ = self.ring.submitter().unregister_files();
     }
 
     /// Cancels everything and waits up to a second for it.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use socket2::SockRef;
 
 use crate::io::Io;
+use crate::recv::Arrival;
 use crate::socket;
 use crate::table::{Next, SocketId};
 use crate::turn::Driver;
@@ -122,7 +123,11 @@ impl Io {
                     // SAFETY: as above; before the buffer is used again `drain_referenced` is
                     // cleared by a submit.
                     self.drain_referenced = unsafe {
-                        self.present(now, driver, id, token, source, start, length, capacity)
+                        self.present(
+                            now,
+                            driver,
+                            Arrival { socket: id, token, source, start, length, capacity },
+                        )
                     };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -71,7 +71,7 @@ pub fn bind(address: SocketAddr, config: &SocketConfig) -> io::Result<UdpSocket>
 /// # Errors
 /// As [`bind`]; `InvalidInput` for an odd port.
 pub fn bind_pair(ip: IpAddr, rtp_port: u16, config: &SocketConfig) -> io::Result<Pair> {
-    if rtp_port == 0 || rtp_port % 2 != 0 {
+    if rtp_port == 0 || !rtp_port.is_multiple_of(2) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "RTP port must be even"));
     }
     let rtp = bind(SocketAddr::new(ip, rtp_port), config)?;
