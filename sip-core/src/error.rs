@@ -11,9 +11,9 @@ pub struct ParseError {
     pub field: &'static str,
     /// What is wrong with it.
     pub kind: ParseErrorKind,
-    /// For a request that can be answered: the bytes of the 400 or 505 response. Where it goes is
-    /// in its own Via; [`crate::SipEndpoint`] sends it. `None` means silence.
-    pub answer: Option<bytes::Bytes>,
+    /// For a request that can be answered: the 400 or 505 response; [`crate::SipEndpoint`] sends
+    /// it. `None` means silence.
+    pub answer: Option<Box<crate::msg::Message>>,
 }
 
 /// Kinds of [`ParseError`].

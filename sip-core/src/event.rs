@@ -334,7 +334,7 @@ pub enum Event {
     },
     /// Our request (`info`, `request`, `send_request`) is done.
     RequestDone {
-        /// The leg, if the request was in a dialog.
+        /// The leg, if the request was in a dialog and the leg still lives.
         handle: Option<DialogHandle>,
         /// What `info`, `request` or `send_request` returned.
         id: RequestId,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::msg::{Host, Via};
+use crate::msg::{HeaderName, Host, Message, Via, scan};
 
 /// A SIP transport. Decides reliability and default ports, nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +119,29 @@ pub fn via_stamp(via: &Via, source: SocketAddr) -> ViaStamp {
         received: (!same_host || wants_rport).then_some(source.ip()),
         rport: wants_rport.then_some(source.port()),
     }
+}
+
+/// Puts `received` and `rport` into the top Via of a message that came from `source`. Other bytes
+/// of the message stay as they are.
+pub fn stamp_top_via(message: &mut Message, source: SocketAddr) {
+    let Some(header) = message.headers.first(HeaderName::Via) else { return };
+    let value = header.value().into_owned();
+    let end = scan::find_outside(&value, b',').unwrap_or(value.len());
+    let (first, others) = value.split_at(end);
+    let Some(mut via) = Via::parse(first) else { return };
+    let stamp = via_stamp(&via, source);
+    if stamp == (ViaStamp { received: None, rport: None }) {
+        return;
+    }
+    if let Some(ip) = stamp.received {
+        via.params.set("received", Some(&ip.to_string()));
+    }
+    if let Some(port) = stamp.rport {
+        via.params.set("rport", Some(&port.to_string()));
+    }
+    let mut stamped = via.to_string().into_bytes();
+    stamped.extend_from_slice(others);
+    message.headers.set(HeaderName::Via, stamped);
 }
 
 /// Where a response goes (RFC 3261 §18.2.2, RFC 3581 §4). `source` is where the request came from.

@@ -1,5 +1,7 @@
 //! Digest authentication, client side (RFC 7616, RFC 8760).
 
+pub mod digest;
+
 /// What a trunk gave us to answer its challenges.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {

@@ -221,7 +221,7 @@ fn check(message: &mut Message, body_at: usize) -> Result<(), ParseError> {
 }
 
 /// The answer to a request that broke a rule: possible if it is not an ACK and its Via can be read.
-fn answer_for(message: &Message, error: &ParseError) -> Option<Bytes> {
+fn answer_for(message: &Message, error: &ParseError) -> Option<Box<Message>> {
     let StartLine::Request { method, .. } = &message.start else {
         return None;
     };
@@ -238,7 +238,7 @@ fn answer_for(message: &Message, error: &ParseError) -> Option<Bytes> {
         kind => (400, format!("Bad Request: {} {kind}", error.field)),
     };
     let tag = message.to().is_none_or(|to| to.tag().is_none()).then_some("malformed");
-    Some(writer::write(&writer::response_to(message, status, &reason, tag)))
+    Some(Box::new(writer::response_to(message, status, &reason, tag)))
 }
 
 /// The first part of a multipart body with the wanted type (RFC 2046 §5.1.1).

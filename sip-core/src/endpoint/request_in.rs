@@ -1,0 +1,244 @@
+//! Requests from the network: transaction matching and the checks of RFC 3261 §8.2, then to the
+//! call they belong to.
+
+use std::time::Instant;
+
+use super::wire::ALLOW;
+use super::{SipEndpoint, User};
+use crate::event::DialogHandle;
+use crate::msg::{Header, HeaderName, Message, Method, Scheme};
+use crate::transaction::{Effect, Machine, MergeKey, ServerKey};
+use crate::transport::{Destination, stamp_top_via};
+
+/// What we accept outside a dialog.
+const ALLOW_OUTSIDE: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
+
+impl SipEndpoint {
+    pub(super) fn receive_request(
+        &mut self,
+        now: Instant,
+        source: Destination,
+        mut request: Message,
+    ) {
+        self.counters.requests_received += 1;
+        let (Some(key), Some(method)) = (ServerKey::of_request(&request), request.method()) else {
+            self.counters.parse_errors_dropped += 1;
+            return;
+        };
+        stamp_top_via(&mut request, source.addr);
+        if method == Method::Ack {
+            return self.receive_ack(now, &key, &request);
+        }
+        if let Some(id) = self.transactions.find_server(&key) {
+            return self.repeat_server(id);
+        }
+        if method == Method::Cancel {
+            return self.receive_cancel(now, key, request, source);
+        }
+        let in_dialog = request.to().is_some_and(|to| to.tag().is_some());
+        let room = self.transactions.len() < self.config.transactions_max;
+        match in_dialog {
+            true => {
+                // Requests of dialogs we accepted may use twice the room, so that calls can end.
+                if self.transactions.len() >= self.config.transactions_max.saturating_mul(2) {
+                    self.counters.capacity_dropped += 1;
+                    return;
+                }
+                self.receive_in_dialog(now, key, request, source);
+            }
+            false if !room => {
+                self.counters.capacity_refused += 1;
+                let headers = vec![self.retry_after()];
+                self.reply_stateless(&request, source, 503, headers);
+            }
+            false => self.receive_out_of_dialog(now, key, request, source, &method),
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Header {
+        Header::new(HeaderName::RetryAfter, self.config.retry_after_s.to_string())
+    }
+
+    /// Answers with a refusal that a rule of the RFC demands.
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+        status: u16,
+        headers: Vec<Header>,
+    ) {
+        self.counters.requests_refused += 1;
+        self.reply(now, key, request, source, status, headers);
+    }
+
+    fn receive_ack(&mut self, now: Instant, key: &ServerKey, ack: &Message) {
+        let timers = self.config.timers;
+        if let Some(id) = self.transactions.find_server(key)
+            && let Some(entry) = self.transactions.entry_mut(id)
+        {
+            let effect = match &mut entry.machine {
+                Machine::ServerInvite(machine) => machine.on_ack(now, &timers),
+                _ => Effect::nothing(),
+            };
+            self.settle_transaction(id);
+            if !effect.to_user {
+                return;
+            }
+        }
+        match self.find_call(ack) {
+            Some(handle) => self.ack_received(now, handle, ack),
+            None => self.counters.acks_unmatched += 1,
+        }
+    }
+
+    /// The call that a request in a dialog belongs to: our tag, its Call-ID.
+    fn find_call(&self, request: &Message) -> Option<DialogHandle> {
+        let to = request.to()?;
+        let handle = *self.tags.get(to.tag()?)?;
+        let call = self.calls.get(&handle)?;
+        (request.call_id()? == call.call_id.as_str()).then_some(handle)
+    }
+
+    fn receive_cancel(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+    ) {
+        let invite = self.transactions.find_server(&key.canceled());
+        let entry = invite.and_then(|id| Some((id, self.transactions.entry(id)?)));
+        let Some((invite, entry)) = entry else {
+            self.counters.cancels_unmatched += 1;
+            return self.reply(now, key, request, source, 481, Vec::new());
+        };
+        let user = entry.user.clone();
+        let reasons = request.reasons();
+        let handle = match user {
+            User::Invite(handle) | User::Reinvite(handle) => Some(handle),
+            _ => None,
+        };
+        let tag = handle.and_then(|h| self.calls.get(&h)).map(|call| call.local_tag.clone());
+        // RFC 3261 §9.2: the CANCEL is answered 200 whether it comes in time or not.
+        match tag {
+            Some(tag) => self.reply_tagged(now, key, request, source, 200, Vec::new(), &tag),
+            None => self.reply(now, key, request, source, 200, Vec::new()),
+        }
+        match user {
+            User::Invite(handle) => self.call_canceled(now, handle, invite, reasons),
+            User::Reinvite(handle) => self.reinvite_canceled(now, handle, invite),
+            _ => {}
+        }
+    }
+
+    fn receive_in_dialog(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+    ) {
+        let Some(handle) = self.find_call(&request) else {
+            self.counters.dialogs_unmatched += 1;
+            return self.reply(now, key, request, source, 481, Vec::new());
+        };
+        if let Some(header) = unsupported_options(&request) {
+            return self.refuse(now, key, request, source, 420, vec![header]);
+        }
+        self.in_dialog_request(now, handle, key, request, source);
+    }
+
+    fn receive_out_of_dialog(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+        method: &Method,
+    ) {
+        // RFC 3261 §8.2.2.2: the same request by another way.
+        if MergeKey::of_request(&request)
+            .is_some_and(|merge| self.transactions.find_merged(&merge).is_some())
+        {
+            self.counters.requests_merged += 1;
+            return self.reply(now, key, request, source, 482, Vec::new());
+        }
+        match method {
+            Method::Invite | Method::Options => {}
+            Method::Bye
+            | Method::Info
+            | Method::Update
+            | Method::Notify
+            | Method::Prack
+            | Method::Refer => {
+                self.counters.dialogs_unmatched += 1;
+                return self.reply(now, key, request, source, 481, Vec::new());
+            }
+            known => {
+                let status = if known.is_known() { 405 } else { 501 };
+                let allow = Header::new(HeaderName::Allow, ALLOW_OUTSIDE);
+                return self.refuse(now, key, request, source, status, vec![allow]);
+            }
+        }
+        // A B2BUA behaves as a proxy here (RFC 3261 §16.3): a loop through it must end.
+        if request.number(HeaderName::MaxForwards) == Some(0) {
+            return self.refuse(now, key, request, source, 483, Vec::new());
+        }
+        let scheme = request.request_uri().map(|uri| uri.scheme());
+        if !matches!(scheme, Some(Scheme::Sip | Scheme::Sips | Scheme::Tel)) {
+            return self.refuse(now, key, request, source, 416, Vec::new());
+        }
+        if let Some(header) = unsupported_options(&request) {
+            return self.refuse(now, key, request, source, 420, vec![header]);
+        }
+        if *method == Method::Options {
+            let headers = self.options_headers(source);
+            return self.reply(now, key, request, source, 200, headers);
+        }
+        if let Some(header) = unsupported_body(&request) {
+            return self.refuse(now, key, request, source, 415, vec![header]);
+        }
+        if self.calls.len() >= self.config.dialogs_max {
+            self.counters.capacity_refused += 1;
+            let headers = vec![self.retry_after()];
+            return self.reply(now, key, request, source, 503, headers);
+        }
+        self.incoming_call(now, key, request, source);
+    }
+
+    pub(super) fn options_headers(&self, source: Destination) -> Vec<Header> {
+        vec![
+            Header::new(HeaderName::Contact, self.contact(source.transport)),
+            Header::new(HeaderName::Allow, ALLOW),
+            Header::new(HeaderName::Accept, "application/sdp"),
+            Header::new(HeaderName::Supported, ""),
+        ]
+    }
+}
+
+/// RFC 3261 §8.2.2.3: the option tags we do not know (we need none).
+fn unsupported_options(request: &Message) -> Option<Header> {
+    let mut wanted = request.option_tags(HeaderName::Require);
+    // A B2BUA stands in the place of a proxy, so it must understand Proxy-Require too.
+    wanted.extend(request.option_tags(HeaderName::ProxyRequire));
+    wanted.sort_unstable();
+    wanted.dedup();
+    (!wanted.is_empty()).then(|| Header::new(HeaderName::Unsupported, wanted.join(", ")))
+}
+
+/// RFC 3261 §8.2.3: a body of an INVITE that we cannot read.
+fn unsupported_body(request: &Message) -> Option<Header> {
+    if request.body.is_empty() {
+        return None;
+    }
+    let encoding = request.headers.first(HeaderName::ContentEncoding);
+    if encoding.is_some_and(|header| !header.value_str().eq_ignore_ascii_case("identity")) {
+        return Some(Header::new(HeaderName::AcceptEncoding, "identity"));
+    }
+    let essence = request.content_type().map(|media_type| media_type.essence);
+    let readable = essence
+        .is_some_and(|essence| essence == "application/sdp" || essence.starts_with("multipart/"));
+    (!readable).then(|| Header::new(HeaderName::Accept, "application/sdp"))
+}
