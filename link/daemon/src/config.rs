@@ -346,8 +346,7 @@ impl Key<'_> {
 
     fn get<T>(self, kind: &Kind<T>, required: bool) -> Option<T> {
         assert!(kind.suits(self.name), "the unit is missing at the end of key {}", self.name);
-        let commented =
-            !required || self.reader.frames.last().is_some_and(|frame| frame.in_list);
+        let commented = !required || self.reader.frames.last().is_some_and(|frame| frame.in_list);
         let presence = match (&self.default, required) {
             (Some(_), _) => "default",
             (None, true) => "required",

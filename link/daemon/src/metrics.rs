@@ -90,9 +90,8 @@ impl Metrics {
         L: EncodeLabelSet + Clone + Eq + std::hash::Hash + Send + Sync + Debug + 'static,
     {
         assert!(name.ends_with("_seconds"), "histogram {name:?} has no unit");
-        let family = Family::<L, Histogram>::new_with_constructor(|| {
-            Histogram::new(SECONDS_BUCKETS)
-        });
+        let family =
+            Family::<L, Histogram>::new_with_constructor(|| Histogram::new(SECONDS_BUCKETS));
         self.register(name, help, family)
     }
 

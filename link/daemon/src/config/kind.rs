@@ -105,9 +105,10 @@ pub fn is_name(text: &str) -> bool {
 
 /// `ip:port` to listen on; port 0 lets the system choose.
 pub fn listen_address() -> Kind<SocketAddr> {
-    parsed("ip:port, for example \"0.0.0.0:5060\" or \"[::]:5060\" (port 0: any free one)", |text| {
-        text.parse().ok()
-    })
+    parsed(
+        "ip:port, for example \"0.0.0.0:5060\" or \"[::]:5060\" (port 0: any free one)",
+        |text| text.parse().ok(),
+    )
 }
 
 /// An IP address.
@@ -155,17 +156,15 @@ pub fn number(range: RangeInclusive<f64>) -> Kind<f64> {
 /// Milliseconds; the key ends in `_ms`.
 pub fn millis(range: RangeInclusive<u64>) -> Kind<Duration> {
     let allowed = within("milliseconds", &range);
-    let kind = Kind::new(allowed, move |_, value| {
-        in_range(value, &range).map(Duration::from_millis)
-    });
+    let kind =
+        Kind::new(allowed, move |_, value| in_range(value, &range).map(Duration::from_millis));
     Kind { suffix: Some("_ms"), ..kind }
 }
 
 /// Seconds; the key ends in `_s`.
 pub fn seconds(range: RangeInclusive<u64>) -> Kind<Duration> {
     let allowed = within("seconds", &range);
-    let kind =
-        Kind::new(allowed, move |_, value| in_range(value, &range).map(Duration::from_secs));
+    let kind = Kind::new(allowed, move |_, value| in_range(value, &range).map(Duration::from_secs));
     Kind { suffix: Some("_s"), ..kind }
 }
 
@@ -245,15 +244,16 @@ fn join(base: &Path, value: &Value) -> Option<PathBuf> {
 
 /// The text inside a file of at most 64 KiB, without the line end: how secrets are given.
 pub fn secret_from_file() -> Kind<String> {
-    let kind = Kind::new("the path of a readable file with the secret on one line", |base, value| {
-        let path = join(base, value)?;
-        if std::fs::metadata(&path).ok()?.len() > 65_536 {
-            return None;
-        }
-        let text = std::fs::read_to_string(path).ok()?;
-        let text = text.trim_end_matches(['\r', '\n']);
-        (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
-    });
+    let kind =
+        Kind::new("the path of a readable file with the secret on one line", |base, value| {
+            let path = join(base, value)?;
+            if std::fs::metadata(&path).ok()?.len() > 65_536 {
+                return None;
+            }
+            let text = std::fs::read_to_string(path).ok()?;
+            let text = text.trim_end_matches(['\r', '\n']);
+            (!text.is_empty() && !text.chars().any(char::is_control)).then(|| text.to_owned())
+        });
     Kind { lenient: Some(Box::new(|_, _| Some(String::new()))), ..kind }
 }
 

@@ -87,7 +87,11 @@ pub(super) fn nearest(wrong: &str, known: &[&'static str]) -> Option<&'static st
     let limit = 1 + wrong.len().max(3) / 3;
     known
         .iter()
-        .map(|key| (distance(wrong, key), *key))
+        .map(|key| match key.starts_with(wrong) || wrong.starts_with(key) {
+            // A missing or superfluous unit.
+            true => (1, *key),
+            false => (distance(wrong, key), *key),
+        })
         .filter(|(distance, _)| *distance <= limit)
         .min()
         .map(|(_, key)| key)

@@ -86,7 +86,10 @@ hosts = ["self"]
 fn wrong_shapes_are_errors_not_defaults() {
     for (text, expect) in [
         ("node = \"n\"\nlink = 3", "`link` = 3: allowed is a table"),
-        ("node = \"n\"\nlink.idle_ms = 199", "`link.idle_ms` = 199: allowed is milliseconds from 200"),
+        (
+            "node = \"n\"\nlink.idle_ms = 199",
+            "`link.idle_ms` = 199: allowed is milliseconds from 200",
+        ),
         ("node = \"n\"\nlink.idle_ms = \"2000\"", "`link.idle_ms` = \"2000\""),
         ("node = \"n\"\nlink.idle_ms = -5", "`link.idle_ms` = -5"),
         ("node = \"n\"\nlink.idle_ms = 2.5", "`link.idle_ms` = 2.5"),
@@ -113,7 +116,10 @@ fn sample_is_a_file_that_is_accepted() {
     let text = sample(read);
     let config = check(&text).unwrap();
     assert_eq!(config.node, "edge-eu-1");
-    assert!(text.contains("# default; milliseconds from 200 to 60000\n# idle_ms = 2000\n"), "{text}");
+    assert!(
+        text.contains("# default; milliseconds from 200 to 60000\n# idle_ms = 2000\n"),
+        "{text}"
+    );
     assert!(text.contains("# [[account]]\n"), "{text}");
     let page = reference(read);
     assert!(page.contains("| `link.idle_ms` | `2000` | milliseconds"), "{page}");
