@@ -1,6 +1,8 @@
 //! DTMF: events in RTP (RFC 4733), tones in audio, and the sixteen digits.
 
+pub mod detect;
 pub mod event;
+pub mod generate;
 
 use std::fmt;
 
