@@ -1,0 +1,277 @@
+//! The edge's side of the control link: events out, commands in, and what holds while no control
+//! node can be reached.
+//!
+//! Away: conversations go on and end properly by their coupling. A leg that is in no conversation
+//! needs control: it is held for `control_lost_hold`, then ended. New calls are refused with 503,
+//! but for those the route table can connect by itself.
+
+use std::time::Instant;
+
+use link_proto::CallSid;
+use link_proto::call::{Blame, CallCommand, CallEvent, EndReason};
+use link_proto::message::{
+    CommandAck, CommandMessage, CommandResult, EventAck, EventMessage, Orphans,
+};
+use link_proto::session::Verdict;
+use link_proto::table::Tables;
+
+use crate::call::leg::{LegEnd, LegState};
+use crate::call::session::{Call, Driver};
+use crate::core::EdgeCore;
+use crate::io::{Fact, LinkOutput, Output};
+use crate::ports::PortState;
+use crate::timers::TimerKey;
+
+impl EdgeCore {
+    pub(crate) fn on_control_connected(&mut self) {
+        self.control_connected = true;
+        self.fact(Fact::Control { connected: true });
+        let reconcile = self.reconcile();
+        self.push(Output::Link(LinkOutput::Reconcile(reconcile)));
+        for event in self.deliveries.unacknowledged() {
+            self.counters.events_resent += 1;
+            self.push(Output::Link(LinkOutput::Event(event)));
+        }
+        for leg in self.legs.keys().copied().collect::<Vec<_>>() {
+            self.timers.cancel(TimerKey::ControlHold(leg));
+        }
+    }
+
+    pub(crate) fn on_control_lost(&mut self, now: Instant) {
+        if !self.control_connected {
+            return;
+        }
+        self.control_connected = false;
+        self.fact(Fact::Control { connected: false });
+        for leg in self.legs.keys().copied().collect::<Vec<_>>() {
+            self.review_hold(now, leg);
+        }
+    }
+
+    /// Starts or stops the patience of a leg that needs control while none is there.
+    pub(crate) fn review_hold(&mut self, now: Instant, leg: CallSid) {
+        let key = TimerKey::ControlHold(leg);
+        let controlled = self.legs.get(&leg).is_some_and(|leg| {
+            let waits = leg.inbound && leg.state == LegState::Ringing;
+            (waits || leg.state == LegState::Answered)
+                && self.calls.get(&leg.session).is_some_and(|c| c.driver == Driver::Control)
+        });
+        if self.control_connected || !controlled || self.is_in_conversation(leg) {
+            self.timers.cancel(key);
+        } else if !self.timers.is_set(key) {
+            self.timers.set(key, now + self.config.control_lost_hold);
+        }
+    }
+
+    /// Another leg, here or behind a trunk that works, feeds this one.
+    fn is_in_conversation(&self, leg: CallSid) -> bool {
+        let source = self
+            .legs
+            .get(&leg)
+            .and_then(|leg| self.ports.get(leg.port))
+            .and_then(|port| port.source)
+            .and_then(|source| self.ports.get(source));
+        source.is_some_and(|source| source.state == PortState::Ready && source.trunk_up)
+    }
+
+    pub(crate) fn on_event_ack(&mut self, ack: &EventAck) {
+        if let Some(delivery) = self.deliveries.get_mut(ack.session) {
+            delivery.known = true;
+            delivery.events.acknowledge(ack.sequence);
+        }
+    }
+
+    pub(crate) fn on_orphans(&mut self, now: Instant, orphans: Orphans) {
+        for session in orphans.sessions {
+            let Some(delivery) = self.deliveries.get_mut(session) else { continue };
+            self.counters.orphans += 1;
+            delivery.events.acknowledge(u64::MAX);
+            delivery.orphaned = true;
+            let Some(call) = self.calls.get_mut(&session) else { continue };
+            call.waiting.clear();
+            let channels: Vec<_> = call.channels.keys().copied().collect();
+            for leg in call.legs.iter().copied().collect::<Vec<_>>() {
+                self.end_leg(now, leg, LegEnd::new(EndReason::ControlLost, Blame::Us));
+            }
+            for channel in channels {
+                self.close_channel(now, session, channel);
+            }
+        }
+    }
+
+    /// Takes newer tables over. False if they are not newer.
+    pub(crate) fn use_tables(&mut self, tables: Tables) -> bool {
+        if tables.version <= self.tables.version && self.tables != Tables::default() {
+            return false;
+        }
+        self.tables = tables;
+        for index in 0..self.peers.len() {
+            self.announce_peer(index);
+        }
+        true
+    }
+
+    /// Gives an event to whoever drives the session.
+    pub(crate) fn emit(&mut self, now: Instant, session: CallSid, leg: CallSid, event: CallEvent) {
+        let driver = self.calls.get(&session).map_or(Driver::Control, |call| call.driver);
+        if driver == Driver::RouteTable {
+            self.route_events.push_back((session, leg, event));
+            return;
+        }
+        let orphaned = self.deliveries.get(session).is_none_or(|delivery| delivery.orphaned);
+        if orphaned {
+            return;
+        }
+        let must = matches!(event, CallEvent::Ended { .. });
+        let at_unix_ms = self.unix_ms(now);
+        let message = EventMessage { session, sequence: 0, leg, at_unix_ms, event };
+        match self.deliveries.push(message, must) {
+            Some(message) => {
+                self.counters.events += 1;
+                if self.control_connected {
+                    self.push(Output::Link(LinkOutput::Event(message)));
+                }
+            }
+            None => self.counters.events_dropped += 1,
+        }
+    }
+
+    pub(crate) fn on_command(&mut self, now: Instant, message: CommandMessage) {
+        let (session, id) = (message.session, message.id);
+        // The first command may create the session (an outbound call, a channel on a media node).
+        if self.deliveries.get(session).is_none() && id != 1 {
+            let why = format!("session {session} is not known here");
+            self.acknowledge(session, id, CommandResult::Refused { why });
+            return;
+        }
+        let delivery = match self.deliveries.get_mut(session) {
+            Some(delivery) => delivery,
+            None => self.deliveries.open(session),
+        };
+        delivery.known = true;
+        let result = match delivery.commands.accept(message.epoch, id) {
+            Verdict::Repeat(result) => {
+                self.counters.commands_repeated += 1;
+                result
+            }
+            Verdict::OldEpoch => {
+                self.counters.commands_old_epoch += 1;
+                CommandResult::Refused { why: format!("epoch {} is over", message.epoch) }
+            }
+            Verdict::Gap => {
+                self.counters.commands_gap += 1;
+                return;
+            }
+            Verdict::Execute => {
+                self.counters.commands += 1;
+                let result = match self.execute(now, session, message.leg, message.command) {
+                    Ok(()) => CommandResult::Done,
+                    Err(why) => {
+                        self.counters.commands_refused += 1;
+                        CommandResult::Refused { why }
+                    }
+                };
+                if let Some(delivery) = self.deliveries.get_mut(session) {
+                    delivery.commands.store(id, result.clone());
+                }
+                self.drop_call_if_over(session);
+                result
+            }
+        };
+        self.acknowledge(session, id, result);
+    }
+
+    fn acknowledge(&mut self, session: CallSid, id: u64, result: CommandResult) {
+        let ack = CommandAck { session, id, result };
+        self.push(Output::Link(LinkOutput::CommandAck(ack)));
+    }
+
+    /// Carries a command out; control and the route table both come this way.
+    ///
+    /// # Errors
+    /// In words, why it cannot be done. Nothing has been changed then.
+    pub(crate) fn execute(
+        &mut self,
+        now: Instant,
+        session: CallSid,
+        leg: CallSid,
+        command: CallCommand,
+    ) -> Result<(), String> {
+        if !matches!(command, CallCommand::Dial(_) | CallCommand::Media(_)) {
+            self.expect_leg(session, leg)?;
+        }
+        self.timers.cancel(TimerKey::Offer(leg));
+        match command {
+            CallCommand::Progress { early_media } => self.progress(now, leg, early_media),
+            CallCommand::Accept { codec } => self.accept(now, leg, codec),
+            CallCommand::Reject { status, reason } => self.reject(now, leg, status, &reason),
+            CallCommand::Dial(params) => self.dial(now, session, leg, params),
+            CallCommand::Hangup { reason, whose } => {
+                self.end_leg(now, leg, LegEnd::new(reason, whose));
+                Ok(())
+            }
+            CallCommand::Couple { peer, on_peer_end, peer_on_end } => {
+                self.couple(now, session, leg, peer, on_peer_end, peer_on_end)
+            }
+            CallCommand::Uncouple => {
+                self.uncouple(leg);
+                Ok(())
+            }
+            CallCommand::TimeLimit { limit_ms } => {
+                self.set_time_limit(leg, limit_ms);
+                Ok(())
+            }
+            CallCommand::Media(command) => self.media_command(now, session, leg, command),
+        }
+    }
+
+    fn expect_leg(&self, session: CallSid, leg: CallSid) -> Result<(), String> {
+        match self.legs.get(&leg) {
+            Some(found) if found.session != session => {
+                Err(format!("{leg} belongs to another session"))
+            }
+            Some(found) if found.is_live() => Ok(()),
+            _ => Err(format!("{leg} is not alive here")),
+        }
+    }
+
+    /// The session at this edge, made if it is not there.
+    pub(crate) fn open_call(&mut self, session: CallSid, driver: Driver) -> Result<(), String> {
+        if self.calls.contains_key(&session) {
+            return Ok(());
+        }
+        let key = self.ports.new_session().ok_or("no room for another session")?;
+        let worker = self.ports.least_loaded_worker();
+        self.calls.insert(session, Call::new(key, driver, worker));
+        self.by_session_key.insert(key, session);
+        if driver == Driver::Control {
+            self.deliveries.open(session);
+        }
+        Ok(())
+    }
+
+    /// Forgets a session with nothing left; its numbering stays.
+    pub(crate) fn drop_call_if_over(&mut self, session: CallSid) {
+        if !self.calls.get(&session).is_some_and(Call::is_over) {
+            if !self.calls.contains_key(&session) {
+                // A command that was refused made the numbering, but no session.
+                self.close_delivery(session);
+            }
+            return;
+        }
+        if let Some(call) = self.calls.remove(&session) {
+            self.by_session_key.remove(&call.key);
+            self.ports.drop_session(call.key);
+            if call.driver == Driver::Control {
+                self.close_delivery(session);
+            } else {
+                self.route_calls.forget(session);
+            }
+        }
+    }
+
+    fn close_delivery(&mut self, session: CallSid) {
+        let dropped = self.deliveries.close(session);
+        self.counters.events_dropped += dropped;
+    }
+}

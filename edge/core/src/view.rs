@@ -1,0 +1,117 @@
+//! What can be asked of an edge core from outside: for `/calls`, metrics and drain.
+
+use std::time::Instant;
+
+use link_proto::CallSid;
+use link_proto::media::AudioCodec;
+use link_proto::message::{LiveLeg, Load, Reconcile};
+
+use crate::call::leg::LegState;
+use crate::call::session::Driver;
+use crate::core::EdgeCore;
+use crate::counters::Counters;
+
+/// A leg as `/calls` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegView {
+    /// Leg.
+    pub leg: CallSid,
+    /// Session.
+    pub session: CallSid,
+    /// Inbound or outbound.
+    pub inbound: bool,
+    /// State.
+    pub state: LegState,
+    /// Coupled leg.
+    pub peer: Option<CallSid>,
+    /// Codec in use.
+    pub codec: AudioCodec,
+    /// On hold by the endpoint.
+    pub held: bool,
+    /// Worker of its media.
+    pub worker: u16,
+    /// ms since the answer; 0 before.
+    pub answered_ms: u64,
+    /// SIP Call-ID.
+    pub sip_call_id: String,
+}
+
+impl EdgeCore {
+    /// Every leg, in the order of their identifiers.
+    pub fn legs(&self, now: Instant) -> Vec<LegView> {
+        self.legs
+            .values()
+            .map(|leg| LegView {
+                leg: leg.sid,
+                session: leg.session,
+                inbound: leg.inbound,
+                state: leg.state,
+                peer: leg.coupling.map(|coupling| coupling.peer),
+                codec: leg.media.codec(),
+                held: leg.held,
+                worker: self.calls.get(&leg.session).map_or(0, |call| call.worker),
+                answered_ms: leg.answered_at.map_or(0, |at| {
+                    u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(0)
+                }),
+                sip_call_id: leg.call_id.clone(),
+            })
+            .collect()
+    }
+
+    /// How many legs are alive.
+    pub fn legs_live(&self) -> usize {
+        self.legs.len()
+    }
+
+    /// Legs, sessions, ports, dialogs, transactions, timers and prompts waited for: all zero (but
+    /// for SIP's wait states) when no call is left.
+    pub fn residue(&self) -> [(&'static str, usize); 8] {
+        [
+            ("legs", self.legs.len()),
+            ("calls", self.calls.len()),
+            ("ports", self.ports.len()),
+            ("dialogs", self.by_dialog.len()),
+            ("timers", self.timers.len()),
+            ("prompts", self.prompts.len()),
+            ("resolving", self.resolving.len()),
+            ("session keys", self.by_session_key.len()),
+        ]
+    }
+
+    /// For the link, once a second.
+    pub fn load(&self) -> Load {
+        Load {
+            legs: self.legs.len() as u64,
+            legs_max: self.config.legs_max as u64,
+            draining: self.draining,
+        }
+    }
+
+    /// Totals since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Totals of the SIP endpoint.
+    pub fn sip_counters(&self) -> &sip_core::Counters {
+        self.sip.counters()
+    }
+
+    /// What is alive and known to control. A leg whose end is still to be reported counts as alive:
+    /// control must not take it for lost before it reads the true reason.
+    pub(crate) fn reconcile(&self) -> Reconcile {
+        let by_control = |session: &CallSid| {
+            let controlled =
+                self.calls.get(session).is_some_and(|call| call.driver == Driver::Control);
+            // A session whose first event is still on its way is not unknown but new.
+            controlled && self.deliveries.get(*session).is_some_and(|d| d.known)
+        };
+        let live = self.legs.values().filter(|leg| by_control(&leg.session)).map(|leg| LiveLeg {
+            session: leg.session,
+            leg: leg.sid,
+            answered: leg.answered_at.is_some(),
+        });
+        let ended = self.deliveries.unreported_ends();
+        Reconcile { legs: live.chain(ended).collect() }
+    }
+}
