@@ -17,6 +17,9 @@ pub struct CadenceStep {
     pub off_ms: u32,
 }
 
+/// Two steps, repeated for ever; a cadence of one step has it twice.
+pub type Cadence = [CadenceStep; CADENCE_STEPS_MAX];
+
 /// A tone of one or two sines.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ToneSpec {
@@ -27,21 +30,24 @@ pub struct ToneSpec {
     /// Level of each sine (a full-scale sine is −3 dBov).
     pub level: Dbov,
     /// Repeated for ever; `None` sounds without pause.
-    pub cadence: Option<[CadenceStep; CADENCE_STEPS_MAX]>,
+    pub cadence: Option<Cadence>,
 }
 
-const fn once(on_ms: u32, off_ms: u32) -> Option<[CadenceStep; 2]> {
+const fn once(on_ms: u32, off_ms: u32) -> Option<Cadence> {
     let step = CadenceStep { on_ms, off_ms };
     Some([step, step])
 }
 
-const fn twice(on_ms: u32, gap_ms: u32, off_ms: u32) -> Option<[CadenceStep; 2]> {
+const fn twice(on_ms: u32, gap_ms: u32, off_ms: u32) -> Option<Cadence> {
     Some([CadenceStep { on_ms, off_ms: gap_ms }, CadenceStep { on_ms, off_ms }])
 }
 
+/// Country, first and second frequency in hertz, cadence.
+type RingbackRow = (&'static str, f32, Option<f32>, Option<Cadence>);
+
 /// Countries (ISO 3166 alpha-2) that ring differently from [`EUROPE`]: code, frequencies, cadence
 /// (ITU-T E.180 supplement 2).
-const RINGBACK: [(&str, f32, Option<f32>, Option<[CadenceStep; 2]>); 19] = [
+const RINGBACK: [RingbackRow; 19] = [
     ("US", 440.0, Some(480.0), once(2000, 4000)),
     ("CA", 440.0, Some(480.0), once(2000, 4000)),
     ("GB", 400.0, Some(450.0), twice(400, 200, 2000)),

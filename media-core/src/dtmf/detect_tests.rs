@@ -1,6 +1,7 @@
 use super::super::generate;
 use super::*;
 use crate::codec::g711;
+use crate::units::Dbov;
 use proptest::prelude::*;
 
 fn detect_at(rate: SampleRate, samples: &[i16]) -> (String, Vec<u32>) {
@@ -135,13 +136,19 @@ fn voiced_sounds_and_noise_do_not_talk_off() {
         let mut value = 0.0;
         for harmonic in 1..=16 {
             let hz = pitch * f64::from(harmonic);
-            // Resonances 90 Hz wide over a glottal source that falls off with frequency.
-            let gain: f64 = formants.iter().map(|f| 1.0 / (1.0 + ((hz - f) / 90.0).powi(2))).sum();
+            // Vocal tract as resonances in series (gain 1 at low frequencies), glottal source.
+            let resonance = |f: &f64| {
+                let ratio = hz / f;
+                1.0 / ((1.0 - ratio * ratio).powi(2) + (ratio * 90.0 / f).powi(2)).sqrt()
+            };
+            let gain: f64 = formants.iter().map(resonance).product();
             let source = 1.0 / f64::from(harmonic);
             value += gain * source * (std::f64::consts::TAU * phase * f64::from(harmonic)).sin();
         }
-        audio.push((value * 15_000.0).clamp(-32768.0, 32767.0) as i16);
+        audio.push((value * 2_000.0).clamp(-32768.0, 32767.0) as i16);
     }
+    let level = Dbov::of_block(&audio);
+    assert!((Dbov(8)..Dbov(30)).contains(&level), "as loud as speech: {level:?}");
     audio.extend(noise(8000 * 20, 9000, 7).iter().map(|s| *s as i16));
     assert_eq!(detect(&audio), "");
 }
