@@ -19,7 +19,7 @@ use link_proto::codec::{decode, encode};
 use link_proto::envelope::PROTOCOL_VERSION;
 use link_proto::message::{Hello, Load, Message};
 use quinn::{Connection, Endpoint};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// First and longest pause between two attempts.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
@@ -51,6 +51,8 @@ pub struct LinkClient {
     pub from_core: mpsc::Receiver<LinkOutput>,
     /// The present load, sent once a second.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
+    /// Rung by signalling when its queue is full: make the connection anew.
+    pub reset: Arc<Notify>,
     /// The present connection, for prompts and recordings.
     pub connection: watch::Sender<Option<Connection>>,
 }
@@ -117,11 +119,13 @@ impl LinkClient {
         }
         self.connection.send_replace(Some(connection));
         self.to_core.send(LinkInput::Connected).await.context("signalling is gone")?;
+        let reset = self.reset.clone();
         let reading = read(&mut reader, &self.to_core);
         let writing = write(&mut writer, &region, &mut self.from_core, &self.load);
         tokio::select! {
             result = reading => result,
             result = writing => result,
+            () = reset.notified() => bail!("signalling could not be served in time"),
         }
     }
 }

@@ -97,9 +97,8 @@ impl PromptCache {
     async fn fetch(&self, key: &PromptKey, path: &Path) -> anyhow::Result<Prompt> {
         let mut connection = self.connection.clone();
         let bytes = tokio::time::timeout(FETCH_WAIT_MAX, async {
-            let connected = connection.wait_for(Option::is_some).await.context("shutting down")?;
-            let connection = connected.clone().context("no link")?;
-            drop(connected);
+            let connected = connection.wait_for(Option::is_some).await.map(|link| link.clone());
+            let connection = connected.context("shutting down")?.context("no link")?;
             match fetch(&connection, &key.0, PROMPT_BYTES_MAX).await? {
                 Answer::Done(bytes) => Ok(bytes),
                 Answer::Refused(why) => bail!("control has no such prompt: {why}"),

@@ -44,6 +44,11 @@ pub enum RecorderCommand {
         /// Length in ms as it was reported.
         duration_ms: u64,
     },
+    /// Nobody will feed it: remove its files.
+    Drop {
+        /// Its handle.
+        recorder: RecorderHandle,
+    },
 }
 
 /// What the recorder is made of.
@@ -178,6 +183,11 @@ async fn run(mut recorder: Recorder) {
                         file.closing = Some((clock + FINISH_WAIT_MAX, duration_ms));
                     }
                 }
+                Some(RecorderCommand::Drop { recorder: handle }) => {
+                    if let Some(file) = running.remove(&handle) {
+                        remove(&recorder.folder, file).await;
+                    }
+                }
                 None => break,
             },
             _ = tick.tick() => {
@@ -210,6 +220,16 @@ async fn open(folder: &Path, header: RecordingHeader) -> anyhow::Result<Running>
     result?;
     let unwritten = Vec::new();
     Ok(Running { file, header, unwritten, written_bytes: 0, kept: None, closing: None })
+}
+
+async fn remove(folder: &Path, running: Running) {
+    let recording = running.header.recording;
+    if let Err(error) = running.file.close().await {
+        tracing::warn!(%recording, %error, "dropped recording");
+    }
+    for extension in ["wav", "open"] {
+        let _ = std::fs::remove_file(path_of(folder, &running.header, extension));
+    }
 }
 
 fn take_audio(

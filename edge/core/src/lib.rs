@@ -30,7 +30,7 @@ mod route_table;
 pub mod shard;
 mod sip_events;
 mod timers;
-mod view;
+pub mod view;
 
 pub use call::leg::LegState;
 pub use config::{Cidr, EdgeConfig, Provider};

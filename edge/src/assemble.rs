@@ -1,0 +1,441 @@
+//! Builds threads, queues and sockets from the configuration, and takes them down again.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossbeam::queue::ArrayQueue;
+use edge_core::{EdgeConfig, EdgeCore};
+use edge_uring::Limits;
+use link_daemon::admin::{self, Admin};
+use link_daemon::drain::Shutdown;
+use link_daemon::log::LogLevel;
+use link_daemon::metrics::Metrics;
+use link_daemon::quic::{self, EndpointPlan, LinkSettings, TrunkSettings};
+use link_daemon::tls::Tls;
+use link_daemon::{clock, entropy};
+use link_proto::message::Hello;
+use link_proto::table::{NodeEntry, Tables};
+use quinn::Endpoint;
+use rand::RngExt as _;
+use sip_core::SipConfig;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::config::Config;
+use crate::link_client::LinkClient;
+use crate::media_handle::{MediaHandle, MediaQueues};
+use crate::media_ports::MediaPorts;
+use crate::media_thread::{self, MediaThreadConfig};
+use crate::prompt_cache::PromptCache;
+use crate::recorder::{self, Recorder};
+use crate::signalling::{Aside, Signalling};
+use crate::snapshot::Snapshot;
+use crate::trunk::{self, TrunkCounters, TrunkSetup, WorkerRings};
+use crate::{metrics, tables, trunk_ring, upload};
+
+/// Commands, events and asides that may wait at once.
+const QUEUE_ENTRIES_MAX: usize = 8_192;
+/// Bytes of RTP that may wait between a media thread and the trunk, each way.
+const TRUNK_RING_BYTES: usize = 4 << 20;
+/// Blocks of 20 ms that may wait for the recorder: a second of 200 recordings.
+const RECORDER_BLOCKS_MAX: usize = 10_000;
+/// A port pair rests so long after use.
+const PORT_DRAIN: Duration = Duration::from_secs(3);
+/// Samples of prompts kept in memory: about 64 MiB.
+const PROMPT_SAMPLES_MAX: usize = 32 << 20;
+
+/// Addresses that were bound.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    /// SIP over UDP.
+    pub sip: SocketAddr,
+    /// Media trunk.
+    pub trunk: SocketAddr,
+    /// Admin HTTP.
+    pub admin: SocketAddr,
+}
+
+/// A running edge.
+pub struct Running {
+    /// Its addresses.
+    pub bound: Bound,
+    signalling: Option<JoinHandle<()>>,
+    media: Vec<edge_uring::MediaThread>,
+    asides: mpsc::Sender<Aside>,
+    recorder: Option<JoinHandle<()>>,
+    trunk: Option<JoinHandle<()>>,
+    drain_max: Duration,
+}
+
+/// What only one part of the assembly needs, kept together so that the parts read in order.
+struct Parts {
+    config: Config,
+    tls: Arc<Tls>,
+    sip: tokio::net::UdpSocket,
+    sip_address: SocketAddr,
+    snapshot: Arc<Snapshot>,
+}
+
+/// Binds everything and starts every thread. Must be called inside a multi-thread tokio runtime.
+///
+/// # Errors
+/// Names the address, file or thread that cannot be had. Nothing is left behind.
+pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow::Result<Running> {
+    check_limits(&config)?;
+    let tls = Arc::new(Tls::load(&config.link.tls)?);
+    tls.identity()
+        .require(config.region.as_str(), config.node.as_str())
+        .context("node and region of the configuration")?;
+    let sip = tokio::net::UdpSocket::bind(config.sip.listen)
+        .await
+        .with_context(|| format!("SIP: cannot bind UDP {}", config.sip.listen))?;
+    let sip_address = sip.local_addr()?;
+    let admin_listener = admin::bind(config.admin, "admin").await?;
+    let admin_address = admin_listener.local_addr()?;
+    let snapshot = Arc::new(Snapshot::default());
+    let trunk_counters = Arc::new(TrunkCounters::default());
+    let metrics = Metrics::new("edge");
+    metrics::register(&metrics, snapshot.clone(), trunk_counters.clone());
+
+    let parts = Parts { config, tls, sip, sip_address, snapshot: snapshot.clone() };
+    let (running, link_up) =
+        start_threads(parts, trunk_counters, &metrics, admin_address, shutdown.clone()).await?;
+    let calls = snapshot.clone();
+    let admin = Admin::new(metrics, log)
+        .ready(move || match (snapshot.view().draining, link_up.borrow().is_some()) {
+            (true, _) => Err("draining".to_owned()),
+            (_, false) => Err("no control node".to_owned()),
+            _ => Ok(()),
+        })
+        .calls(move || {
+            let calls = calls.clone();
+            async move { calls.calls() }
+        });
+    tokio::spawn(async move {
+        if let Err(error) = admin.serve(admin_listener, shutdown).await {
+            tracing::error!(%error, "admin port");
+        }
+    });
+    Ok(running)
+}
+
+async fn start_threads(
+    parts: Parts,
+    trunk_counters: Arc<TrunkCounters>,
+    metrics: &Metrics,
+    admin_address: SocketAddr,
+    shutdown: Shutdown,
+) -> anyhow::Result<(Running, watch::Receiver<Option<quinn::Connection>>)> {
+    let Parts { config, tls, sip, sip_address, snapshot } = parts;
+    let media_wake = Arc::new(Notify::new());
+    let trunk_wake = Arc::new(Notify::new());
+    let recordings = config.data_folder.join("recordings");
+    let recovered = recorder::recover(&recordings)?;
+    if recovered > 0 {
+        tracing::warn!(recovered, "recordings of an earlier run were closed");
+    }
+
+    let mut media = Vec::new();
+    let mut handles = Vec::new();
+    let mut rings = Vec::new();
+    let mut audio = Vec::new();
+    for index in 0..config.media.workers {
+        let queues = MediaQueues::new(QUEUE_ENTRIES_MAX, media_wake.clone())?;
+        let (trunk_out, outgoing) = trunk_ring::ring(TRUNK_RING_BYTES);
+        let (incoming, trunk_in) = trunk_ring::ring(TRUNK_RING_BYTES);
+        rings.push(WorkerRings { outgoing, incoming, doorbell: queues.doorbell.clone() });
+        let recorder = Arc::new(ArrayQueue::new(RECORDER_BLOCKS_MAX));
+        audio.push(recorder.clone());
+        let thread = MediaThreadConfig {
+            index,
+            queues: queues.clone(),
+            trunk_out,
+            trunk_wake: trunk_wake.clone(),
+            trunk_in,
+            recorder,
+            ports_max: ports_max(&config),
+            limits: ring_limits(&config),
+            wait: edge_uring::WaitConfig {
+                busy_poll: config.media.busy_poll,
+                ..edge_uring::WaitConfig::default()
+            },
+            core: core_of(&config, index),
+            fifo_priority: Some(config.media.fifo_priority).filter(|priority| *priority > 0),
+        };
+        media.push(media_thread::spawn(thread, metrics)?);
+        handles.push(MediaHandle::new(queues));
+    }
+
+    let (recorder_commands, commands) = mpsc::unbounded_channel();
+    let ready = Arc::new(Notify::new());
+    let folder = recordings.clone();
+    let recorder = Recorder { folder, commands, audio, ready: ready.clone() };
+    let recorder = recorder::spawn(recorder).context("recorder")?;
+
+    let (trunk_commands, commands) = mpsc::unbounded_channel();
+    let (states, trunk_states) = mpsc::unbounded_channel();
+    let (bound_sender, bound) = std::sync::mpsc::sync_channel(1);
+    let setup = TrunkSetup {
+        node: config.node.clone(),
+        core: config.core,
+        endpoint: Box::new(trunk_endpoint(&config, tls.clone(), bound_sender)),
+        workers: rings,
+        wake: trunk_wake,
+        commands,
+        states,
+        counters: trunk_counters,
+    };
+    let trunk = trunk::spawn(setup).context("media trunk")?;
+    let trunk_address = bound.recv().context("media trunk")?;
+
+    let (connection, connected) = watch::channel(None);
+    let prompts =
+        PromptCache::new(&config.data_folder.join("prompts"), PROMPT_SAMPLES_MAX, connected.clone())?;
+    tokio::spawn(upload::run(recordings, ready, connected.clone(), shutdown.clone()));
+
+    let (to_core, from_link) = mpsc::channel(QUEUE_ENTRIES_MAX);
+    let (to_link, from_core) = mpsc::channel(QUEUE_ENTRIES_MAX);
+    let link_reset = Arc::new(Notify::new());
+    start_link(
+        &config,
+        &tls,
+        trunk_address,
+        LinkParts {
+            to_core,
+            from_core,
+            snapshot: snapshot.clone(),
+            reset: link_reset.clone(),
+            connection,
+        },
+        shutdown,
+    )?;
+
+    let (aside_sender, asides) = mpsc::channel(QUEUE_ENTRIES_MAX);
+    let core = edge_core_of(&config, sip_address)?;
+    let (first, last) = config.media.ports;
+    let advertise = config.media.advertise.unwrap_or_else(|| advertised(&config, sip_address));
+    let listen = if config.media.listen.is_unspecified() && !sip_address.ip().is_unspecified() {
+        sip_address.ip()
+    } else {
+        config.media.listen
+    };
+    let signalling = Signalling {
+        core,
+        socket: sip,
+        local: sip_address,
+        media: handles,
+        media_wake,
+        ports: MediaPorts::new(listen, advertise, first, last, PORT_DRAIN),
+        from_link,
+        to_link,
+        recorder: recorder_commands,
+        trunk: trunk_commands,
+        trunk_states,
+        prompts,
+        runtime: tokio::runtime::Handle::current(),
+        asides,
+        aside_sender: aside_sender.clone(),
+        snapshot,
+        tables_path: config.data_folder.join("tables.json"),
+        recorder_next: AtomicU32::new(1),
+        channels: BTreeMap::new(),
+        link_reset,
+    };
+    let signalling = start_signalling(signalling)?;
+    let bound = Bound { sip: sip_address, trunk: trunk_address, admin: admin_address };
+    let running = Running {
+        bound,
+        signalling: Some(signalling),
+        media,
+        asides: aside_sender,
+        recorder: Some(recorder),
+        trunk: Some(trunk),
+        drain_max: config.drain_max,
+    };
+    Ok((running, connected))
+}
+
+/// Port range, descriptors and locked memory against the configured capacity.
+fn check_limits(config: &Config) -> anyhow::Result<()> {
+    // Two sockets a leg, some for signalling, link, trunk, admin, files.
+    let needed = config.sip.legs_max as u64 * 2 + 256;
+    let (soft, hard) = crate::rlimit::raise_descriptors(needed)?;
+    anyhow::ensure!(
+        soft >= needed,
+        "sip.legs_max = {} needs {needed} file descriptors, the limit is {hard}: raise it with \
+         `ulimit -Hn {needed}` (LimitNOFILE={needed} under systemd) or lower sip.legs_max",
+        config.sip.legs_max
+    );
+    Ok(())
+}
+
+fn ports_max(config: &Config) -> u32 {
+    // Every leg may be extended to another node.
+    u32::try_from(config.sip.legs_max * 2).unwrap_or(u32::MAX)
+}
+
+fn ring_limits(config: &Config) -> Limits {
+    let sockets = u32::try_from(config.sip.legs_max * 2 + 64).unwrap_or(u32::MAX);
+    Limits { sockets_max: sockets.min(65_536), ..Limits::default() }
+}
+
+/// One core of the affinity mask per worker, from the last one down.
+fn core_of(config: &Config, index: u16) -> Option<usize> {
+    let cores = edge_uring::cores_allowed();
+    if !config.media.pin || cores.is_empty() {
+        return None;
+    }
+    cores.get((cores.len() - 1).wrapping_sub(usize::from(index)) % cores.len()).copied()
+}
+
+fn trunk_endpoint(
+    config: &Config,
+    tls: Arc<Tls>,
+    bound: std::sync::mpsc::SyncSender<SocketAddr>,
+) -> impl FnOnce() -> anyhow::Result<Endpoint> + Send + use<> {
+    let settings = TrunkSettings::for_calls(config.trunk.calls_max, config.trunk.round_trip_max);
+    let bind = config.trunk.listen;
+    move || {
+        let plan = EndpointPlan {
+            bind,
+            alpn: quic::TRUNK_ALPN,
+            accept: true,
+            socket_buffer_bytes: settings.receive_buffer_bytes.min(8 << 20),
+            transport: settings.transport(),
+        };
+        let endpoint = quic::endpoint(&tls, &plan)?;
+        let _ = bound.send(endpoint.local_addr()?);
+        Ok(endpoint)
+    }
+}
+
+struct LinkParts {
+    to_core: mpsc::Sender<edge_core::LinkInput>,
+    from_core: mpsc::Receiver<edge_core::LinkOutput>,
+    snapshot: Arc<Snapshot>,
+    reset: Arc<Notify>,
+    connection: watch::Sender<Option<quinn::Connection>>,
+}
+
+fn start_link(
+    config: &Config,
+    tls: &Arc<Tls>,
+    trunk: SocketAddr,
+    parts: LinkParts,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let any: IpAddr = if config.sip.listen.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() };
+    let plan = EndpointPlan {
+        bind: SocketAddr::new(any, 0),
+        alpn: quic::LINK_ALPN,
+        accept: false,
+        socket_buffer_bytes: 0,
+        transport: LinkSettings::default().transport(),
+    };
+    let node = NodeEntry {
+        node: config.node.clone(),
+        region: config.region.clone(),
+        trunk_address: config.trunk.advertise.clone().unwrap_or_else(|| trunk.to_string()),
+        resources: config.resources,
+        core: config.core,
+        available: true,
+    };
+    let client = LinkClient {
+        endpoint: quic::endpoint(tls, &plan)?,
+        controls: config.link.controls.clone(),
+        hello: Hello { node, boot: entropy::boot_id()?, version_min: 1 },
+        to_core: parts.to_core,
+        from_core: parts.from_core,
+        load: Arc::new(move || parts.snapshot.load()),
+        reset: parts.reset,
+        connection: parts.connection,
+    };
+    tokio::spawn(client.run(shutdown));
+    Ok(())
+}
+
+fn advertised(config: &Config, sip: SocketAddr) -> IpAddr {
+    config.sip.advertise.unwrap_or_else(|| sip.ip())
+}
+
+fn edge_core_of(config: &Config, sip: SocketAddr) -> anyhow::Result<EdgeCore> {
+    let mut rng = entropy::seeded_rng()?;
+    let token_key: [u8; 32] = rng.random();
+    let host = advertised(config, sip).to_string();
+    let sip_config = SipConfig {
+        dialogs_max: config.sip.legs_max,
+        transactions_max: config.sip.legs_max * 8,
+        ..SipConfig::new(host, sip.port(), token_key)
+    };
+    let edge = EdgeConfig {
+        workers: config.media.workers,
+        providers: config.providers.clone(),
+        legs_max: config.sip.legs_max,
+        ports_max: ports_max(config),
+        media_timeout: Some(config.media.timeout).filter(|timeout| !timeout.is_zero()),
+        control_lost_hold: config.sip.control_lost_hold,
+        ..EdgeConfig::new(config.node.clone(), sip_config)
+    };
+    let kept = tables::load(&config.data_folder.join("tables.json"))?;
+    let first = || Tables { version: 0, nodes: Vec::new(), routes: config.routes.clone() };
+    Ok(EdgeCore::new(edge, kept.unwrap_or_else(first), rng, clock::now()))
+}
+
+fn start_signalling(signalling: Signalling) -> anyhow::Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name("sig-0".to_owned());
+    // The socket was registered with the outer runtime; it moves to the thread's own.
+    let socket = signalling.socket.into_std()?;
+    let rest = move |socket| Signalling { socket, ..signalling };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(thread.spawn(move || {
+        runtime.block_on(async move {
+            match tokio::net::UdpSocket::from_std(socket) {
+                Ok(socket) => rest(socket).run().await,
+                Err(error) => tracing::error!(%error, "SIP socket"),
+            }
+        });
+    })?)
+}
+
+impl Running {
+    /// Takes no new calls, waits for the others at most `drain_max`, then ends every thread.
+    pub async fn drain(mut self) {
+        let _ = self.asides.send(Aside::Drain(self.drain_max)).await;
+        let threads = (self.signalling.take(), self.recorder.take(), self.trunk.take());
+        let media = std::mem::take(&mut self.media);
+        let ended = tokio::task::spawn_blocking(move || {
+            let (signalling, recorder, trunk) = threads;
+            join(signalling);
+            for thread in media {
+                if let Err(error) = thread.stop() {
+                    tracing::error!(%error, "media thread");
+                }
+            }
+            // Both end because signalling, which held their command channels, has ended.
+            join(recorder);
+            join(trunk);
+        });
+        if ended.await.is_err() {
+            tracing::error!("a thread could not be joined");
+        }
+    }
+
+    /// Whether a thread has ended by itself: the process cannot serve calls any more.
+    pub fn is_broken(&self) -> bool {
+        let dead = |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
+        dead(&self.signalling)
+            || dead(&self.recorder)
+            || dead(&self.trunk)
+            || self.media.iter().any(edge_uring::MediaThread::is_finished)
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(Err(_)) = thread.map(JoinHandle::join) {
+        tracing::error!("a thread panicked");
+    }
+}
