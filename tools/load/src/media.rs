@@ -151,6 +151,11 @@ impl Media {
         self.remote
     }
 
+    /// Sends elsewhere, whatever was agreed.
+    pub fn set_remote(&mut self, remote: SocketAddr) {
+        self.remote = Some(remote);
+    }
+
     /// Codec that it sends, once that is agreed.
     pub fn codec(&self) -> Option<Codec> {
         self.codec

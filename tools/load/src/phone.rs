@@ -74,6 +74,9 @@ pub enum Step {
     StopMedia,
     /// Send RTP again.
     ResumeMedia,
+    /// Send RTP here from now on, whatever was agreed: as a phone behind a NAT that lost its table,
+    /// or through a relay. The next session description of the peer changes it again.
+    SendTo(SocketAddr),
     /// Put the peer on hold (re-INVITE with `sendonly`), wait for its answer.
     Hold,
     /// Take the peer back (re-INVITE with `sendrecv`), wait for its answer.

@@ -97,6 +97,13 @@ impl Engine {
                 }
                 Ok(())
             }
+            Step::SendTo(addr) => {
+                if let Some(Some(leg)) = self.legs.get_mut(index) {
+                    leg.media.set_remote(*addr);
+                    leg.note_media_started();
+                }
+                Ok(())
+            }
             Step::StopMedia | Step::ResumeMedia => {
                 let stop = *step == Step::StopMedia;
                 if let Some(Some(leg)) = self.legs.get_mut(index) {
@@ -192,6 +199,7 @@ fn begin(leg: &mut Leg, step: Step) -> Running {
         Step::Answer
         | Step::Reject(_)
         | Step::Say(_)
+        | Step::SendTo(_)
         | Step::StopMedia
         | Step::ResumeMedia
         | Step::Hangup => None,
@@ -254,6 +262,7 @@ fn stand(leg: &Leg, running: &mut Running, now: u64) -> Outcome {
         Step::Answer
         | Step::Reject(_)
         | Step::Say(_)
+        | Step::SendTo(_)
         | Step::StopMedia
         | Step::ResumeMedia
         | Step::Hangup => return Outcome::Done,
@@ -291,6 +300,7 @@ fn name_of(step: &Step) -> String {
         Step::Digits { digits, method } => format!("press {digits} ({method:?})"),
         Step::Ring(ms) => format!("ring for {ms} ms"),
         Step::Progress(ms) => format!("early media for {ms} ms"),
+        Step::SendTo(addr) => format!("send RTP to {addr}"),
         Step::Reject(status) => format!("reject with {status}"),
         Step::Cancel(ms) => format!("cancel after {ms} ms"),
         Step::WaitAnswer(ms) => format!("wait for answer within {ms} ms"),

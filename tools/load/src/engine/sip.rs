@@ -108,11 +108,13 @@ impl Engine {
             // A command on a dialog that is just reported cannot be refused but for a hang-up
             // that crossed it; then there is nothing to answer.
             let _ = state.endpoint.reject(Instant::now(), handle, 486, "", Vec::new());
+            state.calls += 1;
             state.totals.fail("busy");
             return;
         }
         let Some(index) = self.new_leg(phone, handle, Some(call.call_id.clone())) else {
             if let Some(state) = self.phones.get_mut(phone) {
+                state.calls += 1;
                 let _ = state.endpoint.reject(Instant::now(), handle, 503, "", Vec::new());
             }
             return;
@@ -237,7 +239,13 @@ impl Engine {
             }
         };
         let call_id = state.endpoint.call_id(handle).map(str::to_owned);
-        let Some(index) = self.new_leg_with(phone, handle, call_id, media) else { return };
+        let Some(index) = self.new_leg_with(phone, handle, call_id, media) else {
+            if let Some(state) = self.phones.get_mut(phone) {
+                state.calls += 1;
+                let _ = state.endpoint.hang_up(Instant::now(), handle, 480, Vec::new());
+            }
+            return;
+        };
         if let Some(Some(leg)) = self.legs.get_mut(index) {
             leg.note(EventKind::InviteSent { uri: uri.as_str().to_owned() });
         }
