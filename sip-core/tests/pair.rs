@@ -154,7 +154,8 @@ fn calls_end_on_both_sides_over_a_good_network() {
             assert_eq!(counters.transaction_timeouts, 0, "seed {seed}");
             assert_eq!(counters.ack_timeouts, 0, "seed {seed}");
             assert_eq!(counters.parse_errors_dropped + counters.parse_errors_answered, 0);
-            assert_eq!(counters.responses_unmatched + counters.acks_unmatched, 0, "seed {seed}");
+            // An ACK that a BYE overtook is unmatched; a response never is.
+            assert_eq!(counters.responses_unmatched, 0, "seed {seed}");
         }
         answered += legs.values().filter(|leg| leg.answered).count();
     }
