@@ -114,7 +114,7 @@ pub struct JitterCounters {
     pub too_long: u64,
     /// Frames dropped to reduce the delay or because the buffer was full.
     pub dropped: u64,
-    /// Times the buffer ran empty.
+    /// Times the buffer ran empty, at pauses of the sender too.
     pub underruns: u64,
     /// Restarts by a new source or a jump.
     pub restarts: u64,

@@ -102,6 +102,17 @@ impl ToneSpec {
     }
 }
 
+impl ToneSpec {
+    /// Length of one cycle of the cadence in milliseconds; `None` for a steady tone. [`render`] of
+    /// one cycle can be repeated without a seam, because it ends in silence: many legs can share
+    /// it instead of computing sines each.
+    #[must_use]
+    pub fn cycle_ms(&self) -> Option<u32> {
+        let steps = self.cadence?;
+        Some(steps.iter().map(|s| s.on_ms.saturating_add(s.off_ms)).fold(0, u32::saturating_add))
+    }
+}
+
 type Voice = ScaleAmp<Sine<ConstHz>>;
 
 /// Generates a tone for ever, frame by frame. Allocation-free after `new`.
@@ -222,6 +233,17 @@ mod tests {
                 assert_eq!(sound(country, *at), *expected, "{country} at {at} ms");
             }
         }
+    }
+
+    #[test]
+    fn a_rendered_cycle_repeats_without_a_seam() {
+        for country in ["US", "GB", "DE", "JP"] {
+            let spec = ToneSpec::ringback(country);
+            let cycle = render(&spec, SampleRate::HZ_8000, spec.cycle_ms().unwrap());
+            assert_eq!(cycle[cycle.len() - 1], 0);
+            assert!(cycle[0].abs() < 50, "{country}: {}", cycle[0]);
+        }
+        assert_eq!(ToneSpec::beep().cycle_ms(), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod sdes;
 pub mod write;
 
 pub use compound::{Compound, Packet, RtcpParseError};
-pub use ntp::{NtpTime, round_trip_us};
+pub use ntp::{LastSenderReport, NtpTime, round_trip_us};
 pub use report::{ReportBlock, SenderInfo};
 pub use write::CompoundWriter;
 

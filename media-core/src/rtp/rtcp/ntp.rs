@@ -45,3 +45,22 @@ pub fn round_trip_us(now: NtpTime, lsr: u32, dlsr: u32) -> Option<u64> {
     }
     Some(u64::from(round_trip) * 1_000_000 / 65_536)
 }
+
+/// The last sender report of the peer: source of LSR and DLSR in our report blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastSenderReport {
+    last: Option<(u32, u64)>,
+}
+
+impl LastSenderReport {
+    /// Notes a report that came at `arrival_us` (monotonic).
+    pub const fn on_report(&mut self, ntp: NtpTime, arrival_us: u64) {
+        self.last = Some((ntp.middle(), arrival_us));
+    }
+
+    /// LSR and DLSR for a block sent at `now_us`; zeros before the first report (RFC 3550 §6.4.1).
+    #[must_use]
+    pub fn lsr_and_dlsr(&self, now_us: u64) -> (u32, u32) {
+        self.last.map_or((0, 0), |(lsr, at_us)| (lsr, dlsr_from_us(now_us.saturating_sub(at_us))))
+    }
+}

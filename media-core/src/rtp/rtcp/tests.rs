@@ -126,6 +126,19 @@ fn round_trip_of_the_rfc_example() {
     assert_eq!(NtpTime::from_unix_us(500_000).0, (2_208_988_800 << 32) | (1 << 31));
 }
 
+#[test]
+fn both_ends_agree_on_the_round_trip() {
+    // We send a report at 10 s; it takes 30 ms; the peer answers after 2 s; 50 ms back.
+    let sent = NtpTime::from_unix_us(10_000_000);
+    let mut peer = LastSenderReport::default();
+    assert_eq!(peer.lsr_and_dlsr(5), (0, 0));
+    peer.on_report(sent, 777_000_000);
+    let (lsr, dlsr) = peer.lsr_and_dlsr(779_000_000);
+    let now = NtpTime::from_unix_us(10_000_000 + 30_000 + 2_000_000 + 50_000);
+    let round_trip = round_trip_us(now, lsr, dlsr).unwrap();
+    assert!(round_trip.abs_diff(80_000) < 50, "{round_trip}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
