@@ -65,6 +65,7 @@ struct Known {
     seq: SeqExtender,
     base: u64,
     received: u64,
+    duplicates: u64,
     /// Bit n: number `highest - n` came.
     window: u64,
     expected_prior: u64,
@@ -123,7 +124,7 @@ impl ReceiverStats {
             other => {
                 let replaced = other.is_some();
                 if let Some(old) = other.take() {
-                    self.totals.lost_packets += old.lost().max(0) as u64;
+                    self.totals.lost_packets += old.missing();
                 }
                 self.totals.sources += 1;
                 *other = Some(Known::new(ssrc, seq, timestamp));
@@ -173,7 +174,7 @@ impl ReceiverStats {
     #[must_use]
     pub fn totals(&self) -> ReceiverTotals {
         let mut totals = self.totals;
-        totals.lost_packets += self.source.as_ref().map_or(0, |k| k.lost().max(0) as u64);
+        totals.lost_packets += self.source.as_ref().map_or(0, |k| k.missing());
         totals
     }
 
@@ -221,6 +222,7 @@ impl Known {
             seq: extender,
             base,
             received: 1,
+            duplicates: 0,
             window: 1,
             expected_prior: 0,
             received_prior: 0,
@@ -236,6 +238,7 @@ impl Known {
         self.seq = SeqExtender::new();
         self.base = self.seq.extend(seq);
         self.received = 1;
+        self.duplicates = 0;
         self.window = 1;
         self.expected_prior = 0;
         self.received_prior = 0;
@@ -254,6 +257,11 @@ impl Known {
         self.expected() as i64 - self.received as i64
     }
 
+    /// Packets that never came; unlike [`Self::lost`], duplicates do not make up for them.
+    fn missing(&self) -> u64 {
+        u64::try_from(self.lost() + self.duplicates as i64).unwrap_or(0)
+    }
+
     fn update(&mut self, seq: u16, totals: &mut ReceiverTotals) -> Arrival {
         let highest = self.seq.highest().unwrap_or(self.base);
         let extended = self.seq.peek(seq);
@@ -269,7 +277,7 @@ impl Known {
             }
         } else if extended > highest + MAX_DROPOUT || extended + MAX_MISORDER < highest {
             if self.bad_seq == Some(seq) {
-                totals.lost_packets += self.lost().max(0) as u64;
+                totals.lost_packets += self.missing();
                 totals.sources += 1;
                 self.restart(seq);
                 return Arrival::Restarted;
@@ -293,6 +301,7 @@ impl Known {
         let bit = 1u64.checked_shl((highest - extended) as u32).unwrap_or(0);
         if self.window & bit != 0 {
             totals.duplicate_packets += 1;
+            self.duplicates += 1;
             return Arrival::Duplicate;
         }
         self.window |= bit;

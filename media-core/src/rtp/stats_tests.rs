@@ -21,6 +21,7 @@ fn loss_reordering_duplicates_and_wrap() {
     let totals = stats.totals();
     assert_eq!((totals.packets, totals.duplicate_packets, totals.reordered_packets), (6, 1, 1));
     let report = stats.take_report().unwrap();
+    assert_eq!(totals.lost_packets, 3);
     // Numbers 65533…65536+4 are 8; 6 came, one of them twice.
     assert_eq!(report.cumulative_lost_packets, 2);
     assert_eq!(report.extended_highest_seq, 65_536 + 4);
