@@ -169,6 +169,13 @@ impl PhoneBank {
     }
 }
 
+impl PhoneBank {
+    /// Sleeps until something happens in any call, or `timeout` is over.
+    pub fn wait(&self, timeout: Duration) {
+        self.inner.bell.wait(self.inner.bell.count(), timeout);
+    }
+}
+
 impl Drop for PhoneBank {
     fn drop(&mut self) {
         let _ = self.inner.send(Command::Stop);

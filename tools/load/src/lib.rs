@@ -38,7 +38,7 @@ pub use engine::Totals;
 pub use phone::{Detail, Phone, Step, Traffic};
 pub use receive::{Arrival, RtpReceived, RtpWindow};
 pub use report::{
-    End, EventKind, MouthToEar, PhoneReport, Role, RtpSent, TimelineEvent, Whose, mouth_to_ear,
-    mouth_to_ear_ms, rhythm_match,
+    End, EventKind, MouthToEar, PhoneReport, RhythmMatch, Role, RtpSent, TimelineEvent, Whose,
+    mouth_to_ear, mouth_to_ear_ms, rhythm_match,
 };
 pub use source::Source;

@@ -313,10 +313,23 @@ pub struct MouthToEar {
     pub heard: usize,
 }
 
+impl MouthToEar {
+    /// Whether at least three bursts, and most of those heard, fit: then it is this sender who was
+    /// heard, even if others use the same tone.
+    pub fn is_sure(&self) -> bool {
+        self.matched >= 3 && self.matched as f64 >= SURE * self.heard as f64
+    }
+}
+
 /// Longest delay that is looked for.
-const DELAY_MAX_NS: u64 = 5_000_000_000;
-/// How far one burst may be off the common delay.
-const TOLERANCE_NS: u64 = 25_000_000;
+const DELAY_MAX_NS: u64 = 3_000_000_000;
+/// How far one burst may be off the common delay: less than half a frame tells neighbouring
+/// lengths of a pause apart.
+const TIGHT_NS: u64 = 8_000_000;
+/// The same on a path with jitter, tried when the tight one does not fit.
+const LOOSE_NS: u64 = 25_000_000;
+/// Share of heard bursts that fit a delay beyond doubt.
+const SURE: f64 = 0.8;
 /// Received bursts that candidates for the delay are taken from.
 const ANCHORS: usize = 12;
 
@@ -334,23 +347,32 @@ pub fn mouth_to_ear(
     from_ns: u64,
     to_ns: u64,
 ) -> Option<MouthToEar> {
-    let tone_hz = sender.tone_hz?;
+    let heard = onsets_of(sender, receiver, from_ns, to_ns);
+    let tight = delay_of(&sender.sent.onsets_ns, &heard, TIGHT_NS);
+    if tight.is_some_and(|found| found.is_sure()) {
+        return tight;
+    }
+    let loose = delay_of(&sender.sent.onsets_ns, &heard, LOOSE_NS);
+    if loose.is_some_and(|found| found.is_sure()) { loose } else { tight.or(loose) }
+}
+
+/// Onsets of bursts of the sender's tone that the receiver heard between two instants.
+fn onsets_of(sender: &PhoneReport, receiver: &PhoneReport, from_ns: u64, to_ns: u64) -> Vec<u64> {
+    let Some(tone_hz) = sender.tone_hz else { return Vec::new() };
     let of_sender = |burst: &&Burst| {
         (from_ns..=to_ns).contains(&burst.onset_ns)
             && burst.freq_hz.is_some_and(|hz| (hz - tone_hz).abs() < SAME_TONE_HZ)
     };
-    let heard: Vec<u64> =
-        receiver.bursts.iter().filter(of_sender).map(|burst| burst.onset_ns).collect();
-    delay_of(&sender.sent.onsets_ns, &heard)
+    receiver.bursts.iter().filter(of_sender).map(|burst| burst.onset_ns).collect()
 }
 
-fn delay_of(sent: &[u64], heard: &[u64]) -> Option<MouthToEar> {
+fn delay_of(sent: &[u64], heard: &[u64], tolerance_ns: u64) -> Option<MouthToEar> {
     let mut best: Option<(usize, u64, Vec<u64>)> = None;
     for anchor in heard.iter().take(ANCHORS) {
         let first = sent.partition_point(|at| at + DELAY_MAX_NS < *anchor);
         for candidate in sent.iter().skip(first).take_while(|at| *at <= anchor) {
             let delay = anchor - candidate;
-            let delays = matches(sent, heard, delay);
+            let delays = matches(sent, heard, delay, tolerance_ns);
             let spread = delays.iter().map(|found| found.abs_diff(delay)).sum::<u64>();
             let better = best.as_ref().is_none_or(|(count, least, _)| {
                 delays.len() > *count || (delays.len() == *count && spread < *least)
@@ -377,24 +399,42 @@ fn delay_of(sent: &[u64], heard: &[u64]) -> Option<MouthToEar> {
 }
 
 /// The delays of the bursts that fit a common delay.
-fn matches(sent: &[u64], heard: &[u64], delay: u64) -> Vec<u64> {
+fn matches(sent: &[u64], heard: &[u64], delay: u64, tolerance_ns: u64) -> Vec<u64> {
     let fit = |at: &u64| {
         let expected = at.checked_sub(delay)?;
         let after = sent.partition_point(|sent| *sent < expected);
         let near = [after.checked_sub(1), Some(after)];
         let candidates = near.into_iter().flatten().filter_map(|index| sent.get(index));
         let nearest = candidates.min_by_key(|sent| sent.abs_diff(expected))?;
-        (nearest.abs_diff(expected) <= TOLERANCE_NS && nearest <= at).then(|| at - nearest)
+        (nearest.abs_diff(expected) <= tolerance_ns && nearest <= at).then(|| at - nearest)
     };
     heard.iter().filter_map(fit).collect()
 }
 
-/// How well what `receiver` heard fits the rhythm in which `sender` spoke: the share of heard
-/// bursts that match, 0 if fewer than three do. Tells calls apart that use the same tone.
-pub fn rhythm_match(sender: &PhoneReport, receiver: &PhoneReport) -> f64 {
-    match mouth_to_ear(sender, receiver, 0, u64::MAX) {
-        Some(delay) if delay.matched >= 3 => delay.matched as f64 / delay.heard as f64,
-        _ => 0.0,
+/// How surely it is `sender` whom `receiver` heard. Tells calls apart that use the same tone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RhythmMatch {
+    /// The rhythms differ.
+    No,
+    /// They fit if the path has jitter; with many calls this may be chance.
+    Loose,
+    /// They fit to the frame.
+    Tight,
+}
+
+/// Compares the rhythm in which `sender` spoke with the one that `receiver` heard.
+pub fn rhythm_match(sender: &PhoneReport, receiver: &PhoneReport) -> RhythmMatch {
+    let heard = onsets_of(sender, receiver, 0, u64::MAX);
+    let fits = |tolerance_ns| {
+        let found = delay_of(&sender.sent.onsets_ns, &heard, tolerance_ns);
+        found.is_some_and(|found| found.is_sure())
+    };
+    if fits(TIGHT_NS) {
+        RhythmMatch::Tight
+    } else if fits(LOOSE_NS) {
+        RhythmMatch::Loose
+    } else {
+        RhythmMatch::No
     }
 }
 
@@ -420,7 +460,7 @@ mod tests {
         for delay_ms in [0.3, 20.0, 80.25, 240.0, 700.0, 2500.0] {
             let delay_ns = (delay_ms * 1e6) as u64;
             let heard: Vec<u64> = sent.iter().skip(5).map(|at| at + delay_ns).collect();
-            let found = delay_of(&sent, &heard).unwrap();
+            let found = delay_of(&sent, &heard, LOOSE_NS).unwrap();
             assert!((found.median_ms - delay_ms).abs() < 0.001, "{delay_ms}: {found:?}");
             assert_eq!(found.matched, 35);
         }
@@ -435,7 +475,7 @@ mod tests {
             .filter(|(index, _)| index % 5 != 0)
             .map(|(index, at)| at + 80_000_000 + (index as u64 % 4) * 3_000_000)
             .collect();
-        let found = delay_of(&sent, &heard).unwrap();
+        let found = delay_of(&sent, &heard, LOOSE_NS).unwrap();
         assert!((found.median_ms - 84.0).abs() < 3.0, "{found:?}");
         assert!(found.max_ms - found.min_ms < 10.0);
     }
@@ -444,10 +484,10 @@ mod tests {
     fn another_rhythm_does_not_match() {
         let mut taken = 0;
         for seed in 10..40 {
-            taken += usize::from(delay_of(&rhythm(3, 30), &rhythm(seed, 20)).is_some());
+            taken += usize::from(delay_of(&rhythm(3, 30), &rhythm(seed, 20), LOOSE_NS).is_some());
         }
         assert_eq!(taken, 0);
-        assert!(delay_of(&rhythm(3, 30), &[]).is_none());
-        assert!(delay_of(&[], &rhythm(3, 30)).is_none());
+        assert!(delay_of(&rhythm(3, 30), &[], TIGHT_NS).is_none());
+        assert!(delay_of(&[], &rhythm(3, 30), TIGHT_NS).is_none());
     }
 }

@@ -161,7 +161,13 @@ impl Engine {
         if let Some(running) = leg.running.take() {
             let passive = matches!(
                 running.step,
-                Step::Wait(_) | Step::Ring(_) | Step::Progress(_) | Step::WaitSilence { .. }
+                Step::Wait(_)
+                    | Step::Ring(_)
+                    | Step::Progress(_)
+                    | Step::WaitSilence { .. }
+                    // How the call ended says more.
+                    | Step::WaitAnswer(_)
+                    | Step::Cancel(_)
             );
             if !passive && leg.hung_up_ns.is_none() {
                 let why = format!("{}: the call ended", name_of(&running.step));

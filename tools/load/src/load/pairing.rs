@@ -3,10 +3,7 @@
 
 use serde::Serialize;
 
-use crate::report::{PhoneReport, mouth_to_ear, rhythm_match};
-
-/// Share of heard bursts that has to fit to be sure who speaks.
-const SURE: f64 = 0.8;
+use crate::report::{PhoneReport, RhythmMatch, mouth_to_ear, rhythm_match};
 
 /// What became of one sampled call.
 #[derive(Clone, Debug, Serialize)]
@@ -64,24 +61,13 @@ fn sampled(caller: &PhoneReport, answerers: &[&PhoneReport]) -> SampledCall {
         let end = |call: &PhoneReport| call.end.as_ref().map_or(u64::MAX, |end| end.at_ns);
         caller.began_ns < end(other) && other.began_ns < end(caller)
     };
-    let mut hears = Vec::new();
-    let mut heard_by = Vec::new();
-    for other in answerers.iter().filter(|other| overlap(other)) {
-        if rhythm_match(other, caller) >= SURE {
-            hears.push(*other);
-        }
-        if rhythm_match(caller, other) >= SURE {
-            heard_by.push(*other);
-        }
-    }
-    let only = |found: &[&PhoneReport]| match found {
-        [one] => Some(one.call),
-        _ => None,
-    };
-    let (hears_call, heard_by_call) = (only(&hears), only(&heard_by));
-    let delay = |from: Option<&&PhoneReport>, there: bool| {
+    let others: Vec<&PhoneReport> =
+        answerers.iter().copied().filter(|other| overlap(other)).collect();
+    let hears = best(&others, |other| rhythm_match(other, caller));
+    let heard_by = best(&others, |other| rhythm_match(caller, other));
+    let (hears_call, heard_by_call) = (hears.map(|one| one.call), heard_by.map(|one| one.call));
+    let delay = |from: Option<&PhoneReport>, there: bool| {
         let other = from?;
-        let other: &PhoneReport = other;
         let (speaker, ear) = if there { (caller, other) } else { (other, caller) };
         mouth_to_ear(speaker, ear, 0, u64::MAX).map(|delay| delay.median_ms)
     };
@@ -90,7 +76,21 @@ fn sampled(caller: &PhoneReport, answerers: &[&PhoneReport]) -> SampledCall {
         hears_call,
         heard_by_call,
         ok: hears_call.is_some() && hears_call == heard_by_call,
-        there_ms: delay(heard_by.first(), true),
-        back_ms: delay(hears.first(), false),
+        there_ms: delay(heard_by, true),
+        back_ms: delay(hears, false),
+    }
+}
+
+/// The one call that fits best; `None` if there is none, or more than one.
+fn best<'a>(
+    others: &[&'a PhoneReport],
+    fit: impl Fn(&PhoneReport) -> RhythmMatch,
+) -> Option<&'a PhoneReport> {
+    let fits: Vec<_> = others.iter().map(|other| (fit(other), *other)).collect();
+    let top = fits.iter().map(|(fit, _)| *fit).max()?;
+    let mut found = fits.iter().filter(|(fit, _)| *fit == top && *fit > RhythmMatch::No);
+    match (found.next(), found.next()) {
+        (Some((_, one)), None) => Some(one),
+        _ => None,
     }
 }

@@ -181,6 +181,11 @@ impl LoadRun {
         Ok(made && closed(&caller) && answerer.is_none_or(|answerer| closed(&answerer)))
     }
 
+    /// Sleeps until something happens in a call, or `timeout` is over.
+    pub fn wait(&self, timeout: Duration) {
+        self.bank.wait(timeout);
+    }
+
     /// The longest the caller's calls may take, set-up and end included.
     pub fn takes_at_most(&self) -> Option<Duration> {
         let (_, plan) = self.caller.as_ref()?;
