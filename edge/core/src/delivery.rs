@@ -99,9 +99,4 @@ impl Deliveries {
         let known = |delivery: &&Delivery| delivery.known && !delivery.orphaned;
         self.by_session.values().filter(known).flat_map(ends).collect()
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.by_session.len()
-    }
 }

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn forwarding_is_found() {
         for (headers, expect) in [
-            ("Diversion: <sip:+491@a>;reason=x, <sip:+492@a>\r\n", Some("sip:+491@a")),
+            ("Diversion: <sip:+491@a>;reason=x, <sip:+492@a>\r\n", Some("+491")),
             ("Diversion: <sip:+49111@a>\r\n", Some("+49111")),
             ("History-Info: <sip:+49222@a>;index=1, <sip:+49333@a>;index=1.1\r\n", Some("+49222")),
             ("History-Info: <sip:+49222@a>;index=1\r\n", None),

@@ -26,6 +26,10 @@ impl RouteCalls {
     pub(crate) fn forget(&mut self, session: CallSid) {
         self.by_session.remove(&session);
     }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_session.len()
+    }
 }
 
 impl EdgeCore {

@@ -63,9 +63,9 @@ impl EdgeCore {
         self.legs.len()
     }
 
-    /// Legs, sessions, ports, dialogs, transactions, timers and prompts waited for: all zero (but
-    /// for SIP's wait states) when no call is left.
-    pub fn residue(&self) -> [(&'static str, usize); 8] {
+    /// Everything that grows with calls: all zero when no call is left and SIP's wait states
+    /// (RFC 3261 timers, up to 32 s) are over.
+    pub fn residue(&self) -> [(&'static str, usize); 11] {
         [
             ("legs", self.legs.len()),
             ("calls", self.calls.len()),
@@ -75,6 +75,9 @@ impl EdgeCore {
             ("prompts", self.prompts.len()),
             ("resolving", self.resolving.len()),
             ("session keys", self.by_session_key.len()),
+            ("route calls", self.route_calls.len()),
+            ("SIP dialogs", self.sip.dialogs_live()),
+            ("SIP transactions", self.sip.transactions_live()),
         ]
     }
 

@@ -107,6 +107,7 @@ impl EdgeCore {
         self.timers.cancel(TimerKey::Stats(sid));
         let end = leg.end.unwrap_or(LegEnd::new(EndReason::Internal, Blame::Us));
         self.end_ops_of(now, leg.session, leg.port);
+        self.fail_waiting_of(now, leg.session, sid);
         let lasted = match (leg.answered_at, leg.ended_at) {
             (Some(answered), Some(ended)) => ended.saturating_duration_since(answered),
             _ => Duration::ZERO,

@@ -1,5 +1,6 @@
 //! Ports of a session, and media commands that become worker commands.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -202,6 +203,19 @@ impl EdgeCore {
             if self.run_media(now, session, leg, command).is_err() {
                 self.report_failed(now, session, leg, &failed);
             }
+        }
+    }
+
+    /// Reports the programs that would have run on a leg which has ended before its sockets, or those
+    /// of another leg, were bound.
+    pub(crate) fn fail_waiting_of(&mut self, now: Instant, session: CallSid, sid: CallSid) {
+        let Some(call) = self.calls.get_mut(&session) else { return };
+        let (failed, others): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut call.waiting)
+            .into_iter()
+            .partition(|(_, command)| runs_on(command) == Some(Port::Leg(sid)));
+        call.waiting = others;
+        for (leg, command) in failed {
+            self.report_failed(now, session, leg, &command);
         }
     }
 
@@ -438,5 +452,15 @@ impl EdgeCore {
     /// Key of a program of a session.
     pub(crate) fn op_key(&self, session: CallSid, op: OpId) -> Option<OpKey> {
         self.calls.get(&session).map(|call| OpKey { session: call.key, op })
+    }
+}
+
+/// The port that a program is to run on.
+fn runs_on(command: &MediaCommand) -> Option<Port> {
+    match command {
+        MediaCommand::Play { port, .. }
+        | MediaCommand::Collect { port, .. }
+        | MediaCommand::Record { port, .. } => Some(*port),
+        _ => None,
     }
 }
