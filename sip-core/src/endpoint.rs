@@ -2,6 +2,7 @@
 //! concern has a file of its own in this folder.
 
 mod call_timer;
+mod challenge;
 mod in_dialog;
 mod reinvite;
 mod request_in;
@@ -39,7 +40,7 @@ enum User {
     /// Our BYE.
     Bye(DialogHandle),
     /// A request of ours whose outcome the user wants to know.
-    Request(Option<DialogHandle>, RequestId, Option<Credentials>),
+    Request(Option<DialogHandle>, RequestId, Option<Box<Credentials>>),
     /// A request of the peer that the user answers.
     Served(RequestId),
     /// CANCEL, BYE of a fork, requests that were answered at once.

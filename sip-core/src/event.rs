@@ -51,6 +51,9 @@ pub enum Output {
     Event(Event),
 }
 
+/// Outputs are moved often; whole messages in them are boxed.
+const _: () = assert!(size_of::<Output>() <= 128);
+
 /// A body with its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
@@ -91,7 +94,7 @@ pub struct InviteParams {
     pub headers: Vec<Header>,
     /// The offer; `None` asks the callee for one, see [`crate::SipEndpoint::ack`].
     pub body: Option<Body>,
-    /// Answers one 401/407 challenge (RFC 8760).
+    /// Answers challenges (RFC 8760), one per request of the call.
     pub credentials: Option<Credentials>,
 }
 
@@ -319,7 +322,7 @@ pub enum Event {
         /// For `respond`.
         id: RequestId,
         /// Refer-To.
-        refer_to: NameAddr,
+        refer_to: Box<NameAddr>,
         /// The request.
         request: Box<Message>,
     },

@@ -435,14 +435,14 @@ fn reinvites_in_glare_are_both_refused_and_both_succeed_later() {
     let mut answered = [0, 0];
     let limit = world.now + Duration::from_secs(20);
     while world.step(limit) {
-        for agent in 0..2 {
+        for (agent, count) in answered.iter_mut().enumerate() {
             match world.event(agent) {
                 Some(Event::ReInvite { handle, .. }) => world
                     .with(agent, |sip, now| {
                         sip.respond_reinvite(now, handle, 200, "", Vec::new(), sdp())
                     })
                     .expect("waits"),
-                Some(Event::ReInviteAnswered { .. }) => answered[agent] += 1,
+                Some(Event::ReInviteAnswered { .. }) => *count += 1,
                 Some(Event::AckReceived { .. }) | None => {}
                 Some(other) => panic!("{other:?}"),
             }
@@ -698,6 +698,35 @@ fn challenges_are_answered_once() {
     assert!(header.value_str().contains("nc=00000001"));
     answer_from(&mut world, "192.0.2.2:5060", &second, 407, "t", &challenge, "");
     assert_eq!(world.word(0), "failed 407 Response");
+}
+
+#[test]
+fn a_challenged_bye_and_reinvite_are_sent_again() {
+    let mut world = world();
+    let mut params = world.params(1);
+    params.credentials =
+        Some(Credentials { username: "u".to_owned(), password: "p".to_owned(), realm: None });
+    let caller = world.with(0, |sip, now| sip.invite(now, params)).expect("room");
+    let invite = last_request(&world, "INVITE");
+    let contact = [("Contact", "<sip:192.0.2.2>")];
+    let peer = "192.0.2.2:5060";
+    answer_from(&mut world, peer, &invite, 200, "t", &contact, SDP);
+    let challenge = [("WWW-Authenticate", "Digest realm=\"r\", nonce=\"n\"")];
+    world.with(0, |sip, now| sip.reinvite(now, caller, Vec::new(), sdp())).expect("established");
+    let first = last_request(&world, "INVITE");
+    answer_from(&mut world, peer, &first, 401, "t", &challenge, "");
+    let second = last_request(&world, "INVITE");
+    assert!(second.headers.first(HeaderName::Authorization).is_some());
+    answer_from(&mut world, peer, &second, 200, "t", &contact, SDP);
+    world.with(0, |sip, now| sip.bye(now, caller, Vec::new())).expect("bye");
+    let bye = last_request(&world, "BYE");
+    answer_from(&mut world, peer, &bye, 401, "t", &challenge, "");
+    let again = last_request(&world, "BYE");
+    let numbers = [&invite, &first, &second, &bye, &again].map(|m| m.cseq().map(|c| c.number));
+    assert_eq!(numbers, [Some(1), Some(2), Some(3), Some(4), Some(5)]);
+    answer_from(&mut world, peer, &again, 200, "t", &[], "");
+    let words: Vec<_> = (0..3).map(|_| world.word(0)).collect();
+    assert_eq!(words, ["answered", "reinvite answered", "ended LocalBye"]);
 }
 
 #[test]

@@ -128,7 +128,7 @@ pub struct Call {
     pub refresh_at: Option<Instant>,
     /// Last 1xx above 100 that we sent.
     pub last_provisional: Option<Bytes>,
-    /// Credentials for one challenge.
+    /// Credentials for challenges to our requests.
     pub credentials: Option<Credentials>,
 }
 

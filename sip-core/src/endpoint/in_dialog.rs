@@ -8,12 +8,11 @@ use bytes::Bytes;
 use super::uas::ended;
 use super::wire::ALLOW;
 use super::{SipEndpoint, User};
-use crate::auth::{Credentials, digest};
 use crate::dialog::{CSeqCheck, CallState};
 use crate::error::CommandError;
 use crate::event::{Body, DialogHandle, EndReason, Event, RequestId, RequestParams};
 use crate::msg::{Header, HeaderName, Message, Method};
-use crate::transaction::{ServerKey, TransactionId};
+use crate::transaction::ServerKey;
 use crate::transport::Destination;
 
 impl SipEndpoint {
@@ -90,7 +89,10 @@ impl SipEndpoint {
                 let content_type = content_type.unwrap_or_default();
                 Event::Info { handle, id, content_type, body, request }
             }
-            (Method::Refer, Some(refer_to)) => Event::Refer { handle, id, refer_to, request },
+            (Method::Refer, Some(refer_to)) => {
+                let refer_to = Box::new(refer_to);
+                Event::Refer { handle, id, refer_to, request }
+            }
             _ => Event::Request { handle, id, request },
         });
     }
@@ -277,6 +279,7 @@ impl SipEndpoint {
         if call.state == CallState::Ending {
             return Err(CommandError::State);
         }
+        let credentials = call.credentials.clone().map(Box::new);
         let dialog = call.dialog.as_mut().ok_or(CommandError::State)?;
         let cseq = dialog.next_cseq();
         let mut message = dialog.request(method.clone(), cseq);
@@ -286,7 +289,7 @@ impl SipEndpoint {
         }
         self.finish(&mut message, headers, body);
         let id = self.mint_request_id();
-        self.start_client(now, message, to, User::Request(Some(handle), id, None));
+        self.start_client(now, message, to, User::Request(Some(handle), id, credentials));
         Ok(id)
     }
 
@@ -322,28 +325,8 @@ impl SipEndpoint {
         headers.add(HeaderName::Contact, self.contact(params.target.transport));
         self.finish(&mut message, params.headers, params.body);
         let id = self.mint_request_id();
-        let user = User::Request(None, id, params.credentials);
+        let user = User::Request(None, id, params.credentials.map(Box::new));
         self.start_client(now, message, params.target, user);
         Ok(id)
-    }
-
-    /// Answers a challenge to a request of ours. False if it cannot be answered.
-    pub(super) fn retry_with_credentials(
-        &mut self,
-        now: Instant,
-        transaction: TransactionId,
-        handle: Option<DialogHandle>,
-        id: RequestId,
-        credentials: &Credentials,
-        challenge: &Message,
-    ) -> bool {
-        let Some(entry) = self.transactions.entry(transaction) else { return false };
-        let (mut message, to) = (entry.request.clone(), entry.peer);
-        let cnonce = self.token.mint(&mut self.rng);
-        if !digest::authorize(&mut message, challenge, credentials, &cnonce) {
-            return false;
-        }
-        self.start_client(now, message, to, User::Request(handle, id, None));
-        true
     }
 }

@@ -84,6 +84,7 @@ impl SipEndpoint {
             100..=199 => self.bound_reinvite(now, id),
             200..=299 => self.reinvite_answered(now, handle, id, source, response),
             491 if self.defer_reinvite(now, handle, id) => {}
+            401 | 407 if self.retry_challenged(now, id, &response) => {}
             status => self.reinvite_failed(now, handle, id, status),
         }
     }

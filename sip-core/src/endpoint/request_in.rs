@@ -112,7 +112,8 @@ impl SipEndpoint {
         let entry = invite.and_then(|id| Some((id, self.transactions.entry(id)?)));
         let Some((invite, entry)) = entry else {
             self.counters.cancels_unmatched += 1;
-            return self.reply(now, key, request, source, 481, Vec::new());
+            // Without a transaction of its own, so that a flood of them takes no room.
+            return self.reply_stateless(&request, source, 481, Vec::new());
         };
         let user = entry.user.clone();
         let reasons = request.reasons();

@@ -57,7 +57,11 @@ impl SipEndpoint {
         match user {
             User::Invite(handle) => self.invite_response(now, handle, id, source, response),
             User::Reinvite(handle) => self.reinvite_response(now, handle, id, source, response),
-            User::Bye(handle) if status >= 200 => self.bye_done(handle),
+            User::Bye(handle) if status >= 200 => {
+                if !self.retry_challenged(now, id, &response) {
+                    self.bye_done(handle);
+                }
+            }
             User::Request(..) if status >= 200 => self.request_response(now, id, user, response),
             User::Bye(_) | User::Request(..) | User::Served(_) | User::Nobody => {}
         }
@@ -88,13 +92,11 @@ impl SipEndpoint {
     }
 
     fn request_response(&mut self, now: Instant, id: TransactionId, user: User, response: Message) {
-        let User::Request(handle, request_id, credentials) = user else { return };
-        let status = response.status().unwrap_or(500);
-        if let (401 | 407, Some(credentials)) = (status, credentials)
-            && self.retry_with_credentials(now, id, handle, request_id, &credentials, &response)
-        {
+        let User::Request(handle, request_id, _) = user else { return };
+        if self.retry_challenged(now, id, &response) {
             return;
         }
+        let status = response.status().unwrap_or(500);
         let outcome = RequestOutcome::Response(Box::new(response));
         let handle = handle.filter(|handle| self.calls.contains_key(handle));
         self.emit(Event::RequestDone { handle, id: request_id, outcome });

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::wire::ALLOW;
 use super::{AckRecord, SipEndpoint, User, wire};
-use crate::auth::digest;
 use crate::dialog::{Call, CallState, Dialog, RouteSet};
 use crate::error::CommandError;
 use crate::event::{Body, DialogHandle, EndReason, Event, FailCause, InviteParams};
@@ -142,7 +141,7 @@ impl SipEndpoint {
         match response.status().unwrap_or(500) {
             100..=199 => self.invite_provisional(now, handle, source, response),
             200..=299 => self.invite_answered(now, handle, id, source, response),
-            status => self.invite_refused(now, handle, status, response),
+            status => self.invite_refused(now, handle, id, status, response),
         }
     }
 
@@ -199,7 +198,7 @@ impl SipEndpoint {
         };
         let Some(dialog) = Dialog::uac(&invite, &response, source) else {
             // Answered, but with a Record-Route nobody can read: without ACK the peer gives up.
-            return self.invite_refused(now, handle, 502, response);
+            return self.invite_refused(now, handle, id, 502, response);
         };
         let state = self.calls.get(&handle).map(|call| call.state);
         match state {
@@ -337,24 +336,14 @@ impl SipEndpoint {
         &mut self,
         now: Instant,
         handle: DialogHandle,
+        id: TransactionId,
         status: u16,
         response: Message,
     ) {
-        let Some(call) = self.calls.get_mut(&handle) else { return };
+        let Some(call) = self.calls.get(&handle) else { return };
         let canceled = call.state == CallState::Canceling;
-        if !canceled
-            && matches!(status, 401 | 407)
-            && let Some(credentials) = call.credentials.take()
-        {
-            let (mut invite, to) = (call.invite.clone(), call.peer);
-            let cnonce = self.token.mint(&mut self.rng);
-            if digest::authorize(&mut invite, &response, &credentials, &cnonce) {
-                if let Some(call) = self.calls.get_mut(&handle) {
-                    call.state = CallState::Calling;
-                    call.early.clear();
-                }
-                return self.start_invite(now, handle, invite, to);
-            }
+        if !canceled && self.retry_challenged(now, id, &response) {
+            return self.settle_call(handle);
         }
         let cause = if canceled { FailCause::Canceled } else { FailCause::Response };
         let response = Some(Box::new(response));

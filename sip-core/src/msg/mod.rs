@@ -5,6 +5,7 @@ mod headers;
 pub mod method;
 pub mod name;
 pub mod parser;
+pub mod peek;
 pub mod scan;
 pub mod status;
 pub mod uri;
@@ -131,13 +132,16 @@ impl Message {
         }
     }
 
-    /// Every value of a header, comma lists split (for the headers where a comma separates).
+    /// Every value of a header, comma lists split (for the headers where a comma separates); at
+    /// most [`parser::LIST_VALUES_MAX`] of a list.
     pub fn values(&self, name: HeaderName) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         for header in self.headers.all(name) {
             let value = header.value();
             if name.is_list() {
-                out.extend(scan::split_outside(&value, b',').map(<[u8]>::to_vec));
+                let room = parser::LIST_VALUES_MAX.saturating_sub(out.len());
+                let parts = scan::split_outside(&value, b',');
+                out.extend(parts.take(room).map(<[u8]>::to_vec));
             } else {
                 out.push(value.into_owned());
             }

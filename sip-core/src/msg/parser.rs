@@ -17,6 +17,8 @@ pub const HEADERS_MAX: usize = 256;
 pub const LIST_VALUES_MAX: usize = 256;
 /// Most parts of a multipart body that we look at.
 const PARTS_MAX: usize = 16;
+/// RFC 2046 §5.1.1; it also keeps the search for the boundary linear.
+const BOUNDARY_LEN_MAX: usize = 70;
 
 /// Reads one message. See [`Message::parse`].
 pub fn parse(bytes: &Bytes) -> Result<Message, ParseError> {
@@ -243,6 +245,9 @@ fn answer_for(message: &Message, error: &ParseError) -> Option<Box<Message>> {
 
 /// The first part of a multipart body with the wanted type (RFC 2046 §5.1.1).
 pub(super) fn multipart_part(body: &Bytes, boundary: &str, wanted: &str) -> Option<Bytes> {
+    if boundary.is_empty() || boundary.len() > BOUNDARY_LEN_MAX {
+        return None;
+    }
     let delimiter = format!("--{boundary}");
     let mut at = find(body, delimiter.as_bytes(), 0)? + delimiter.len();
     for _ in 0..PARTS_MAX {
