@@ -15,6 +15,9 @@ const END_PACKETS: u8 = 3;
 const SILENT_END_US: u64 = 150_000;
 /// A timestamp this far behind the last event's is a repeat and not a new time base, in seconds.
 const REPEAT_S: u32 = 5;
+/// An event without packets for this long after its end is forgotten: test tools and some gateways
+/// play the same recorded packets for every press.
+const REMEMBER_US: u64 = 400_000;
 
 /// Contents of an event payload (RFC 4733 §2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +92,20 @@ struct Active {
     last_us: u64,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Finished {
+    digit: Digit,
+    ssrc: Ssrc,
+    timestamp: RtpTime,
+    last_us: u64,
+}
+
 /// Receives events of one stream. Clock: monotonic microseconds by argument.
 #[derive(Debug, Clone)]
 pub struct EventReceiver {
     clock_rate_hz: u32,
     active: Option<Active>,
-    finished: Option<(Ssrc, RtpTime, Digit)>,
+    finished: Option<Finished>,
     counters: EventCounters,
 }
 
@@ -128,7 +139,7 @@ impl EventReceiver {
             self.counters.ignored_events += 1;
             return [None; 3];
         };
-        if self.is_over(ssrc, timestamp, digit) {
+        if self.is_over(ssrc, timestamp, digit, now_us) {
             self.counters.repeated_packets += 1;
             return [None; 3];
         }
@@ -142,7 +153,7 @@ impl EventReceiver {
                 return [None; 3];
             }
             self.counters.ends_inferred += 1;
-            inferred = self.finish();
+            inferred = self.finish(now_us);
         }
         match &mut self.active {
             None => {
@@ -159,7 +170,7 @@ impl EventReceiver {
             }
             Some(active) => active.prolong(timestamp, event.duration_units, now_us),
         }
-        let end = if event.end { self.finish() } else { None };
+        let end = if event.end { self.finish(now_us) } else { None };
         [inferred, start, end]
     }
 
@@ -169,7 +180,7 @@ impl EventReceiver {
             return None;
         }
         self.counters.ends_inferred += 1;
-        self.finish()
+        self.finish(now_us)
     }
 
     /// When the active digit ends unless packets come.
@@ -190,9 +201,14 @@ impl EventReceiver {
         self.counters
     }
 
-    fn finish(&mut self) -> Option<DigitEvent> {
+    fn finish(&mut self, now_us: u64) -> Option<DigitEvent> {
         let active = self.active.take()?;
-        self.finished = Some((active.ssrc, active.timestamp, active.digit));
+        self.finished = Some(Finished {
+            digit: active.digit,
+            ssrc: active.ssrc,
+            timestamp: active.timestamp,
+            last_us: now_us,
+        });
         let ms = u64::from(active.duration_units) * 1000 / u64::from(self.clock_rate_hz);
         Some(DigitEvent::End { digit: active.digit, duration_ms: ms as u32 })
     }
@@ -209,10 +225,17 @@ impl EventReceiver {
     }
 
     /// A packet of the last finished event or of one before it.
-    fn is_over(&self, ssrc: Ssrc, timestamp: RtpTime, digit: Digit) -> bool {
-        let Some((last_ssrc, last, last_digit)) = self.finished else { return false };
-        last_ssrc == ssrc
-            && ((timestamp == last && digit == last_digit) || self.is_behind(timestamp, last))
+    fn is_over(&mut self, ssrc: Ssrc, timestamp: RtpTime, digit: Digit, now_us: u64) -> bool {
+        let Some(mut last) = self.finished else { return false };
+        let remembered = now_us.saturating_sub(last.last_us) < REMEMBER_US;
+        let same = timestamp == last.timestamp && digit == last.digit;
+        if !remembered || last.ssrc != ssrc || !(same || self.is_behind(timestamp, last.timestamp))
+        {
+            return false;
+        }
+        last.last_us = now_us;
+        self.finished = Some(last);
+        true
     }
 
     fn is_behind(&self, timestamp: RtpTime, last: RtpTime) -> bool {

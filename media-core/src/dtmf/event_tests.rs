@@ -90,6 +90,30 @@ fn overtaken_packets_do_not_press_again() {
 }
 
 #[test]
+fn the_same_recorded_packets_press_again_after_a_pause() {
+    let mut receiver = EventReceiver::new(8000);
+    let mut now = 0;
+    let recorded = press('4', 1000, 5);
+    assert_eq!(feed(&mut receiver, &recorded, &mut now).len(), 2);
+    now += 500_000;
+    assert_eq!(feed(&mut receiver, &recorded, &mut now).len(), 2);
+    now += 500_000;
+    // Another recording whose timestamps lie before.
+    assert_eq!(feed(&mut receiver, &press('5', 200, 5), &mut now).len(), 2);
+}
+
+#[test]
+fn a_stall_in_a_long_press_does_not_press_again() {
+    let mut receiver = EventReceiver::new(8000);
+    let packets = press('8', 1000, 100);
+    let mut now = 0;
+    let mut got = feed(&mut receiver, &packets[..10], &mut now);
+    now += 300_000;
+    got.extend(feed(&mut receiver, &packets[10..], &mut now));
+    assert_eq!(got, [DigitEvent::Start(digit('8')), end('8', 200)]);
+}
+
+#[test]
 fn long_events_in_segments_are_one_press() {
     let mut receiver = EventReceiver::new(8000);
     let payload =
