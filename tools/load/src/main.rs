@@ -35,7 +35,12 @@ one run the sampled calls are checked for who hears whom and for the delay from 
 Exit code: 0 all limits kept, 1 a limit was crossed, 2 wrong arguments or no start.";
 
 #[derive(Parser)]
-#[command(name = "tandem-load", version, about = "SIP calls with real audio, by the one or by the thousand", after_help = EXAMPLES)]
+#[command(
+    name = "tandem-load",
+    version,
+    about = "SIP calls with real audio, by the one or by the thousand",
+    after_help = EXAMPLES
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

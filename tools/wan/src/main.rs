@@ -34,7 +34,12 @@ The relay keeps one upstream port per client address, as a NAT does. It stops on
 and prints its counters as one JSON line; what is still under way is dropped.";
 
 #[derive(Parser)]
-#[command(name = "tandem-wan", version, about = "A wide-area network between two sets of UDP ports", after_help = EXAMPLES)]
+#[command(
+    name = "tandem-wan",
+    version,
+    about = "A wide-area network between two sets of UDP ports",
+    after_help = EXAMPLES
+)]
 struct Arguments {
     /// Listen address and target, IP:PORT=IP:PORT; may be given several times
     #[arg(long = "map", value_name = "LISTEN=TARGET", required = true)]

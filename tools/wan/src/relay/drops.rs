@@ -36,9 +36,13 @@ mod tests {
 
     #[test]
     fn finds_the_row_of_an_address() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
-            123: 0100007F:1B59 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4242 2 0000000000000000 17\n\
-            124: 0200007F:1B59 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4243 2 0000000000000000 5\n";
+        let head =
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when inode ref drops";
+        let row = |addr: &str, drops: u32| {
+            format!("123: {addr} 00000000:0000 07 00000000:00000000 00:00000000 0 4242 2 {drops}")
+        };
+        let rows = [head.to_owned(), row("0100007F:1B59", 17), row("0200007F:1B59", 5)];
+        let table = &rows.join("\n");
         assert_eq!(drops_of(table, "127.0.0.1:7001".parse().unwrap()), 17);
         assert_eq!(drops_of(table, "127.0.0.2:7001".parse().unwrap()), 5);
         assert_eq!(drops_of(table, "127.0.0.1:7002".parse().unwrap()), 0);
