@@ -119,6 +119,18 @@ impl Codec {
         }
     }
 
+    /// Turns a payload of `self` into one of `to` without decoding; `false` (payload unchanged)
+    /// unless both are the same codec or both are G.711.
+    #[must_use]
+    pub fn transcode_in_place(self, to: Self, payload: &mut [u8]) -> bool {
+        match (self, to) {
+            (Self::Pcmu, Self::Pcma) => g711::ulaw_to_alaw_in_place(payload),
+            (Self::Pcma, Self::Pcmu) => g711::alaw_to_ulaw_in_place(payload),
+            _ => return self == to,
+        }
+        true
+    }
+
     /// Fills a payload with what this codec says for silence.
     pub fn fill_silence(self, payload: &mut [u8]) {
         payload.fill(match self {
@@ -145,6 +157,18 @@ mod tests {
         assert_eq!(Codec::from_sdp("PCMU", 16_000, 1), None);
         assert_eq!(Codec::from_sdp("L16", 8000, 2), None);
         assert_eq!(Codec::from_sdp("G729", 8000, 1), None);
+    }
+
+    #[test]
+    fn g711_is_transcoded_in_place_and_nothing_else() {
+        for from in Codec::ALL {
+            for to in Codec::ALL {
+                let mut payload = [0x12, 0x92];
+                let g711 = from.bytes_per_ms() == 8 && to.bytes_per_ms() == 8;
+                assert_eq!(from.transcode_in_place(to, &mut payload), g711 || from == to);
+                assert_eq!(payload != [0x12, 0x92], g711 && from != to);
+            }
+        }
     }
 
     #[test]
