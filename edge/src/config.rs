@@ -7,7 +7,7 @@ use std::time::Duration;
 use edge_core::config::{Cidr, Provider};
 use link_daemon::config::{self, Problems, Reader, kind};
 use link_daemon::log::LogFormat;
-use link_daemon::tls::TlsFiles;
+use link_daemon::tls::{Tls, TlsFiles};
 use link_proto::table::{Resources, Route};
 use link_proto::{NodeId, RegionId};
 
@@ -130,17 +130,18 @@ pub fn read(r: &mut Reader) -> Config {
     let region = region.example("eu").read(kind::name());
     let core = r.key("core", "This is a media node of a core region: others may send media here.");
     let core = core.default(false).read(kind::boolean());
-    let data = r.key("data_folder", "Tables, prompts and recordings on their way to control.");
-    let data_folder = data.default("edge-data").read(kind::writable_folder());
-    let admin = r.key("admin", "HTTP address of /live /ready /metrics /calls.");
-    let admin = admin.default("127.0.0.1:8091").read(kind::listen_address());
-    let log = r.key("log", "Log filter, for example info or info,edge=debug.");
-    let log = log.default("info").read(kind::text());
-    let format = r.key("log_format", "How log lines look.").default("text");
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let log_format = format.read(kind::one_of(&formats));
-    let drain = r.key("drain_max_s", "How long calls may go on after SIGTERM.");
-    let drain_max = drain.default(30).read(kind::seconds(0..=86_400));
+    let data = r.key("data_folder", "Folder of tables, prompts and recordings on their way to control.");
+    let data_folder = data.example("data/edge").read(kind::writable_folder());
+    let admin = r.table("admin", "Port for operators: /live /ready /metrics /calls.", |r| {
+        let listen = r.key("listen", "Address (TCP). Has no login: keep it private.");
+        listen.default("127.0.0.1:9092").read(kind::listen_address())
+    });
+    let (log, log_format) = r.table("log", "Log, to standard error.", read_log);
+    let drain_max = r.table("drain", "End of the process.", |r| {
+        let max = r.key("max_s", "How long calls may go on after SIGTERM.");
+        max.default(30).read(kind::seconds(0..=86_400))
+    });
+    let (node_name, region_name) = (node.clone(), region.clone());
     let config = Config {
         region: RegionId(region),
         core,
@@ -151,7 +152,9 @@ pub fn read(r: &mut Reader) -> Config {
         sip: r.table("sip", "Signalling.", read_sip),
         media: r.table("media", "RTP sockets and worker threads.", read_media),
         resources: r.table("resources", "What this node does for media.", read_resources),
-        link: r.table("link", "Connection to control.", |r| read_link(r, &node)),
+        link: r.table("link", "Connection to control.", |r| {
+            read_link(r, &node_name, &region_name)
+        }),
         trunk: r.table("trunk", "RTP between nodes, many calls in one flow.", read_trunk),
         providers: r.tables("provider", "Who may send calls; first match wins.", 1_000, read_provider),
         routes: r.tables("route", "Routes until control pushes its table.", 10_000, read_route),
@@ -178,6 +181,17 @@ fn cross_check(r: &mut Reader, config: &Config) {
         let none = "allowed is at least one [[provider]]: without one no call gets in";
         r.refuse("provider", "nothing", none);
     }
+}
+
+fn read_log(r: &mut Reader) -> (String, LogFormat) {
+    let level = r.key("level", "What is logged.").default("info");
+    let level = level.read(kind::parsed(
+        "a level or filter, for example \"info\" or \"info,edge=debug\"",
+        |text| link_daemon::log::parse(text).ok().map(|_| text.to_owned()),
+    ));
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = r.key("format", "How lines look.").default("text");
+    (level, format.read(kind::one_of(&formats)))
 }
 
 fn read_sip(r: &mut Reader) -> Sip {
@@ -238,7 +252,7 @@ fn read_resources(r: &mut Reader) -> Resources {
     }
 }
 
-fn read_link(r: &mut Reader, node: &str) -> Link {
+fn read_link(r: &mut Reader, node: &str, region: &str) -> Link {
     let controls = r.tables("control", "Control nodes, preferred first.", 16, |r| ControlAddress {
         node: r.key("node", "Name in its certificate.").example("control-1").read(kind::name()),
         address: r
@@ -246,18 +260,27 @@ fn read_link(r: &mut Reader, node: &str) -> Link {
             .example("control.example.net:7443")
             .read(kind::remote_address()),
     });
-    let folder = r.key("tls_folder", "Folder with ca.pem, <node>.pem, <node>.key.");
-    let folder = folder.default("tls").read(kind::path());
-    let tls = TlsFiles::of(&folder, node);
-    if !r.is_describing() {
-        for file in [&tls.ca, &tls.certificate, &tls.key] {
-            if !file.is_file() {
-                let why = "allowed is a folder with the files that `tandem init` writes";
-                r.refuse("tls_folder", file.display(), why);
-            }
+    Link { controls, tls: read_tls(r, node, region) }
+}
+
+fn read_tls(r: &mut Reader, node: &str, region: &str) -> TlsFiles {
+    let ca = r.key("ca_file", "Certificate of the private authority (made by `tandem init`).");
+    let certificate = ca.example("pki/ca.pem").read(kind::readable_file());
+    let own = r.key("certificate_file", "Certificate of this node.").example("pki/edge-eu-1.pem");
+    let own = own.read(kind::readable_file());
+    let key = r.key("key_file", "Private key of this node.").example("pki/edge-eu-1.key");
+    let key = key.read(kind::readable_file());
+    let files = TlsFiles { ca: certificate, certificate: own, key };
+    let all_there = [&files.ca, &files.certificate, &files.key].iter().all(|path| path.is_file());
+    if all_there && !r.is_describing() {
+        let checked = Tls::load(&files)
+            .and_then(|tls| Ok(tls.identity().require(region, node)?))
+            .map_err(|error| format!("{error:#}"));
+        if let Err(error) = checked {
+            r.refuse("certificate_file", files.certificate.display(), error);
         }
     }
-    Link { controls, tls }
+    files
 }
 
 fn read_trunk(r: &mut Reader) -> Trunk {
@@ -320,7 +343,7 @@ mod tests {
         let problems = parse(text, folder.path()).unwrap_err().to_string();
         for part in [
             "edge.toml:1", "node", "Edge 1", "sip.listen", "127.0.0.1", "sip.legs", "sip.legs_max",
-            "media.ports", "20001-20100", "link.tls_folder", "provider",
+            "media.ports", "20001-20100", "link.ca_file", "provider",
         ] {
             assert!(problems.contains(part), "{part} is missing in:\n{problems}");
         }
@@ -338,7 +361,7 @@ mod tests {
     #[test]
     fn the_sample_names_every_key() {
         let sample = sample();
-        for key in ["legs_max", "control_lost_hold_s", "ports", "tls_folder", "calls_per_s_max"] {
+        for key in ["legs_max", "control_lost_hold_s", "ports", "ca_file", "calls_per_s_max"] {
             assert!(sample.contains(key), "{key}");
         }
     }
