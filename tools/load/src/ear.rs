@@ -17,9 +17,13 @@ const STREAM_PAUSE_NS: u64 = 60_000_000;
 /// Bursts of one tone closer than this are one interval.
 const JOIN_NS: u64 = 700_000_000;
 /// Sound shorter than this in a frame is not judged for its frequency.
-const JUDGED_SAMPLES: usize = 48;
+const JUDGED_SAMPLES: usize = 80;
 /// Share of the energy at one frequency that makes it a tone.
-const PURE: f64 = 0.8;
+const PURE: f64 = 0.9;
+/// So many frames of one tone in a row open an interval: speech holds no pitch that purely.
+const TONE_FRAMES: u32 = 3;
+/// So many frames of other sound in a row open an interval.
+const OTHER_FRAMES: u32 = 2;
 /// Frequencies closer than this are the same tone, hertz.
 pub const SAME_TONE_HZ: f64 = 15.0;
 const BURSTS_MAX: usize = 100_000;
@@ -62,6 +66,14 @@ fn same(a: Option<f64>, b: Option<f64>) -> bool {
     }
 }
 
+/// Frames alike, in a row.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    label: Option<f64>,
+    from_ns: u64,
+    frames: u32,
+}
+
 /// Listens to one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Ear {
@@ -72,8 +84,8 @@ pub struct Ear {
     quiet_samples: u32,
     last_arrival_ns: Option<u64>,
     last_loud_ns: Option<u64>,
-    /// Label of the frame before and when it began: two alike open an interval.
-    candidate: Option<(Option<f64>, u64)>,
+    /// What may become an interval.
+    candidate: Option<Candidate>,
     /// What sounds now, and when it was last heard.
     now: Option<(Option<f64>, u64)>,
 }
@@ -130,7 +142,7 @@ impl Ear {
         &self.heard
     }
 
-    /// What sounds: label and when it was last heard. Two frames alike make it certain.
+    /// What sounds: label and when it was last heard; only once an interval was opened.
     pub fn now(&self) -> Option<(Option<f64>, u64)> {
         self.now
     }
@@ -154,18 +166,22 @@ impl Ear {
         {
             burst.freq_hz = label;
         }
-        let before = self.candidate.replace((label, from_ns));
+        let candidate = match self.candidate {
+            Some(known) if same(known.label, label) => {
+                Candidate { frames: known.frames + 1, ..known }
+            }
+            _ => Candidate { label, from_ns, frames: 1 },
+        };
+        self.candidate = Some(candidate);
+        let needed = if label.is_some() { TONE_FRAMES } else { OTHER_FRAMES };
         if let Some(last) = self.heard.last_mut()
             && same(last.freq_hz, label)
             && from_ns.saturating_sub(last.to_ns) < JOIN_NS
         {
             last.to_ns = to_ns;
             self.now = Some((label, to_ns));
-        } else if let Some((before, began_ns)) = before
-            && same(before, label)
-            && self.heard.len() < HEARD_MAX
-        {
-            self.heard.push(Heard { freq_hz: label, from_ns: began_ns, to_ns });
+        } else if candidate.frames >= needed && self.heard.len() < HEARD_MAX {
+            self.heard.push(Heard { freq_hz: label, from_ns: candidate.from_ns, to_ns });
             self.now = Some((label, to_ns));
         }
     }
@@ -290,7 +306,7 @@ mod tests {
     #[test]
     fn a_pause_of_the_stream_ends_a_burst() {
         let mut ear = Ear::default();
-        for at_ms in [0, 20, 40, 500, 520] {
+        for at_ms in [0, 20, 40, 500, 520, 540] {
             ear.hear(at_ms * 1_000_000, &tone_frame(440.0, 0));
         }
         assert_eq!(ear.bursts().len(), 2);

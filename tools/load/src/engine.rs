@@ -3,6 +3,7 @@
 //! Owns the phones with their SIP endpoints and the legs with their media. A turn reads what is
 //! ready, sends the RTP that is due, runs the deadlines, starts new calls and sleeps again.
 
+mod calls;
 mod drops;
 mod leg;
 mod poller;

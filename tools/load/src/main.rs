@@ -144,6 +144,9 @@ struct LimitArguments {
     /// Failed calls allowed
     #[arg(long, default_value_t = 0)]
     max_failed: u64,
+    /// Answered calls without any RTP that are allowed, each side
+    #[arg(long, default_value_t = 0)]
+    max_deaf: u64,
     /// Share of RTP lost that is allowed, 0 to 1
     #[arg(long, default_value_t = 0.01)]
     max_loss: f64,
@@ -168,6 +171,7 @@ impl LimitArguments {
     fn limits(&self, both: bool, sampled: bool) -> Limits {
         Limits {
             failed_max: Some(self.max_failed),
+            deaf_max: Some(self.max_deaf),
             loss_max: Some(self.max_loss),
             set_up_p99_ms_max: self.max_setup_ms,
             post_dial_p99_ms_max: self.max_post_dial_ms,

@@ -13,6 +13,8 @@ use crate::engine::Totals;
 pub struct Limits {
     /// Calls that failed.
     pub failed_max: Option<u64>,
+    /// Answered calls that received no RTP, each side.
+    pub deaf_max: Option<u64>,
     /// Share of RTP packets missing in the sequence, 0 to 1, each side.
     pub loss_max: Option<f64>,
     /// 99th percentile of the set-up time, milliseconds.
@@ -225,11 +227,15 @@ impl Verdict {
                 let what = format!("{name}: failed calls");
                 check(&what, failed.to_string(), format!("≤ {max}"), failed <= max);
             }
+            if let Some(max) = limits.deaf_max {
+                let what = format!("{name}: calls without RTP");
+                check(&what, side.deaf.to_string(), format!("≤ {max}"), side.deaf <= max);
+            }
             if let Some(max) = limits.loss_max {
                 let loss = side.rtp.loss();
                 let what = format!("{name}: RTP lost");
                 let (measured, limit) = (percent(loss), format!("≤ {}", percent(max)));
-                check(&what, measured, limit, loss <= max && side.deaf == 0);
+                check(&what, measured, limit, loss <= max);
             }
             if let Some(max) = limits.gap_ms_max {
                 let gap = side.rtp.max_gap_ms;
