@@ -12,6 +12,32 @@
 //!   answers us is recognised before it is parsed.
 //! * [`framing`] – message borders on streams (RFC 3261 §18.3).
 
+//!
+//! A caller without a network:
+//!
+//! ```
+//! use std::time::Instant;
+//! use rand::{SeedableRng, rngs::StdRng};
+//! use sip_core::*;
+//!
+//! let mut sip = SipEndpoint::new(SipConfig::new("192.0.2.1", 5060, [0; 32]), StdRng::seed_from_u64(1));
+//! let uri = Uri::parse("sip:bob@192.0.2.2").unwrap();
+//! let me = NameAddr::new(Uri::parse("sip:alice@192.0.2.1").unwrap());
+//! let target = Destination::udp("192.0.2.2:5060".parse().unwrap());
+//! let params = InviteParams::new(target, uri.clone(), me, NameAddr::new(uri));
+//! let now = Instant::now();
+//! let leg = sip.invite(now, params).unwrap();
+//! let Some(Output::Send { to, bytes }) = sip.poll_output() else { panic!("an INVITE goes out") };
+//! assert_eq!(to, target);
+//! assert!(bytes.starts_with(b"INVITE sip:bob@192.0.2.2 SIP/2.0\r\n"));
+//! // Nobody answers: timer A sends it again half a second later.
+//! let at = sip.poll_timeout().unwrap();
+//! assert_eq!(at - now, sip.config().timers.t1);
+//! sip.handle_timeout(at);
+//! assert!(matches!(sip.poll_output(), Some(Output::Send { .. })));
+//! assert!(sip.call_id(leg).is_some());
+//! ```
+
 pub mod auth;
 pub mod config;
 pub mod counters;

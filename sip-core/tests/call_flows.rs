@@ -607,6 +607,15 @@ fn repeated_and_merged_requests() {
 }
 
 #[test]
+fn a_cancel_with_another_via_still_cancels() {
+    let mut world = world();
+    assert_eq!(ask(&mut world, &request("INVITE sip:b@h", "v1", "")).0, "100 INVITE");
+    let cancel = request("CANCEL sip:b@h", "v1", "").replace("192.0.2.66:5066;", "proxy.example;");
+    assert_eq!(ask(&mut world, &cancel).0, "487 INVITE");
+    assert_eq!((world.word(0), world.word(0)), ("incoming".into(), "canceled".into()));
+}
+
+#[test]
 fn a_peer_of_rfc_2543_can_call_cancel_and_acknowledge() {
     let mut world = world();
     let old = |method: &str, to: &str| {

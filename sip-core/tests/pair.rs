@@ -12,6 +12,8 @@ use sip_core::{Body, DialogHandle, Event};
 
 const CALLS_PER_SEED: usize = 12;
 const SEEDS: u64 = 40;
+const BAD: Faults =
+    Faults { loss_percent: 15, duplicate_percent: 10, delay_max_ms: 400, corrupt_percent: 0 };
 
 #[derive(Default)]
 struct Leg {
@@ -131,7 +133,7 @@ fn run(seed: u64, faults: Faults, settle_s: u64) -> (World, Legs) {
 fn calls_end_on_both_sides_over_a_bad_network() {
     let (mut answered, mut acked) = (0, 0);
     for seed in 0..SEEDS {
-        let faults = Faults { loss_percent: 15, duplicate_percent: 10, delay_max_ms: 400 };
+        let faults = BAD;
         // A BYE lost eleven times leaves the far leg to its call limit (600 s here).
         let (world, legs) = run(seed, faults, 800);
         answered += legs.values().filter(|leg| leg.answered).count();
@@ -163,6 +165,20 @@ fn calls_end_on_both_sides_over_a_good_network() {
 }
 
 #[test]
+fn corrupted_datagrams_do_no_lasting_harm() {
+    let mut noticed = 0;
+    for seed in 300..300 + SEEDS {
+        // A corrupted tag can leave a leg to its call limit, a corrupted INVITE to the ringing limit.
+        let (world, _) = run(seed, Faults { corrupt_percent: 20, ..BAD }, 2000);
+        for agent in &world.agents {
+            let counters = agent.sip.counters();
+            noticed += counters.responses_unmatched + counters.parse_errors_answered;
+        }
+    }
+    assert!(noticed > 100, "{noticed} corruptions noticed");
+}
+
+#[test]
 fn a_dead_network_leaves_nothing_behind() {
     for seed in 200..205 {
         run(seed, Faults { loss_percent: 100, ..Faults::NONE }, 70);
@@ -171,7 +187,7 @@ fn a_dead_network_leaves_nothing_behind() {
 
 #[test]
 fn the_same_seed_gives_the_same_datagrams() {
-    let faults = Faults { loss_percent: 15, duplicate_percent: 10, delay_max_ms: 400 };
+    let faults = BAD;
     let first = run(7, faults, 800).0.log;
     let second = run(7, faults, 800).0.log;
     assert!(first == second, "two runs of one seed differ");

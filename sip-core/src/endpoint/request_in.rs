@@ -108,7 +108,11 @@ impl SipEndpoint {
         request: Message,
         source: Destination,
     ) {
-        let invite = self.transactions.find_server(&key.canceled());
+        // RFC-DEVIATION 3261 §9.2: some proxies change the Via of a CANCEL. A phone that rings on is
+        // worse than a match by Call-ID, From tag and CSeq.
+        let invite = self.transactions.find_server(&key.canceled()).or_else(|| {
+            MergeKey::canceled(&request).and_then(|merge| self.transactions.find_merged(&merge))
+        });
         let entry = invite.and_then(|id| Some((id, self.transactions.entry(id)?)));
         let Some((invite, entry)) = entry else {
             self.counters.cancels_unmatched += 1;

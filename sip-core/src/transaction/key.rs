@@ -75,12 +75,20 @@ impl MergeKey {
         if request.headers.first(HeaderName::To).is_some() && request.to()?.tag().is_some() {
             return None;
         }
-        let cseq = request.cseq()?;
+        MergeKey::with_method(request, request.cseq()?.method)
+    }
+
+    /// The INVITE that a CANCEL means by Call-ID, From tag and CSeq number, whatever its Via says.
+    pub fn canceled(cancel: &Message) -> Option<MergeKey> {
+        MergeKey::with_method(cancel, Method::Invite)
+    }
+
+    fn with_method(request: &Message, method: Method) -> Option<MergeKey> {
         Some(MergeKey {
             call_id: request.call_id()?.into_owned(),
             from_tag: request.from()?.tag().unwrap_or_default().to_owned(),
-            cseq: cseq.number,
-            method: cseq.method,
+            cseq: request.cseq()?.number,
+            method,
         })
     }
 }

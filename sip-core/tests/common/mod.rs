@@ -19,10 +19,13 @@ pub struct Faults {
     pub loss_percent: u64,
     pub duplicate_percent: u64,
     pub delay_max_ms: u64,
+    /// One byte is replaced.
+    pub corrupt_percent: u64,
 }
 
 impl Faults {
-    pub const NONE: Faults = Faults { loss_percent: 0, duplicate_percent: 0, delay_max_ms: 0 };
+    pub const NONE: Faults =
+        Faults { loss_percent: 0, duplicate_percent: 0, delay_max_ms: 0, corrupt_percent: 0 };
 }
 
 /// A user agent with what it has been told.
@@ -122,10 +125,17 @@ impl World {
             if self.percent(self.faults.loss_percent) {
                 continue;
             }
+            let mut bytes = bytes.clone();
+            if self.percent(self.faults.corrupt_percent) {
+                let mut copy = bytes.to_vec();
+                let at = (self.rng.next_u64() as usize) % copy.len();
+                copy[at] = self.rng.next_u64() as u8;
+                bytes = copy.into();
+            }
             let delay = 1 + self.rng.next_u64() % (self.faults.delay_max_ms + 1);
             self.sequence += 1;
             let key = (self.now + Duration::from_millis(delay), self.sequence);
-            self.in_flight.insert(key, (from, to, bytes.clone()));
+            self.in_flight.insert(key, (from, to, bytes));
         }
     }
 
