@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use link_proto::NodeId;
 use link_proto::media::AudioCodec;
+use link_proto::table::Resources;
+use link_proto::{NodeId, RegionId};
 use sip_core::SipConfig;
 
 /// A network in CIDR notation.
@@ -77,6 +78,10 @@ pub struct Provider {
 pub struct EdgeConfig {
     /// This node.
     pub node: NodeId,
+    /// Its region.
+    pub region: RegionId,
+    /// What it can do for media; counts for calls that it connects without control.
+    pub resources: Resources,
     /// Signalling.
     pub sip: SipConfig,
     /// This shard, below `shards`.
@@ -122,6 +127,8 @@ impl EdgeConfig {
     pub fn new(node: NodeId, sip: SipConfig) -> Self {
         Self {
             node,
+            region: RegionId::from("local"),
+            resources: Resources::default(),
             sip,
             shard: 0,
             shards: 1,

@@ -7,7 +7,11 @@ use std::time::Instant;
 
 use link_proto::CallSid;
 use link_proto::call::{Blame, CallCommand, CallEvent, DialParams, EndReason, Offered, OnPeerEnd};
-use link_proto::media::{AudioCodec, LinkPath, MediaCommand, Port};
+use link_proto::media::AudioCodec;
+use link_proto::plan::{
+    LegFacts, MediaGraph, Need, NodeCommand, PlanInput, Policy, difference, plan,
+};
+use link_proto::table::NodeEntry;
 
 use crate::call::leg::LegEnd;
 use crate::call::session::Driver;
@@ -16,10 +20,18 @@ use crate::core::EdgeCore;
 /// How long the far side may ring.
 const RING_MAX_MS: u64 = 120_000;
 
-/// What the table remembers about its calls: the outbound leg of each session.
+#[derive(Debug)]
+struct RouteCall {
+    /// The outbound leg.
+    far: CallSid,
+    /// Media in force.
+    graph: MediaGraph,
+}
+
+/// What the table remembers about its calls.
 #[derive(Debug, Default)]
 pub(crate) struct RouteCalls {
-    by_session: BTreeMap<CallSid, CallSid>,
+    by_session: BTreeMap<CallSid, RouteCall>,
 }
 
 impl RouteCalls {
@@ -51,7 +63,7 @@ impl EdgeCore {
         leg: CallSid,
         event: &CallEvent,
     ) {
-        let far = self.route_calls.by_session.get(&session).copied();
+        let far = self.route_calls.by_session.get(&session).map(|call| call.far);
         match event {
             CallEvent::Offered(offered) => self.connect(now, session, offered),
             CallEvent::Ringing { early_media, .. } if far == Some(leg) => {
@@ -62,7 +74,8 @@ impl EdgeCore {
                     CallCommand::Progress { early_media: *early_media },
                 );
                 if *early_media {
-                    self.route_link(now, session, leg, session);
+                    let feed = Need::Feed { from: leg, to: session };
+                    self.route_media(now, session, vec![feed]);
                 }
             }
             CallEvent::Answered { codec, .. } if far == Some(leg) => {
@@ -71,8 +84,8 @@ impl EdgeCore {
             }
             CallEvent::Answered { .. } if leg == session => {
                 if let Some(far) = far {
-                    self.route_link(now, session, far, session);
-                    self.route_link(now, session, session, far);
+                    let bridge = Need::Bridge { a: session, b: far };
+                    self.route_media(now, session, vec![bridge]);
                 }
             }
             _ => {}
@@ -97,7 +110,8 @@ impl EdgeCore {
             on_peer_end: OnPeerEnd::End,
             peer_on_end: OnPeerEnd::End,
         };
-        self.route_calls.by_session.insert(session, far);
+        let route_call = RouteCall { far, graph: MediaGraph::default() };
+        self.route_calls.by_session.insert(session, route_call);
         let coupled = self
             .execute(now, session, far, dial)
             .and_then(|()| self.execute(now, session, session, couple));
@@ -114,11 +128,39 @@ impl EdgeCore {
         codecs
     }
 
-    fn route_link(&mut self, now: Instant, session: CallSid, from: CallSid, to: CallSid) {
-        let codec = |leg: CallSid| self.legs.get(&leg).map(|leg| leg.media.codec());
-        let path = if codec(from) == codec(to) { LinkPath::Relay } else { LinkPath::Transcode };
-        let link = MediaCommand::Link { from: Port::Leg(from), to: Port::Leg(to), path };
-        self.route_command(now, session, to, CallCommand::Media(link));
+    /// Wires the two legs as the media plan says, with this node alone to do it: what only another
+    /// node could do needs control.
+    fn route_media(&mut self, now: Instant, session: CallSid, needs: Vec<Need>) {
+        let input = self.plan_input(session, needs);
+        let Some(call) = self.route_calls.by_session.get_mut(&session) else { return };
+        let Ok(graph) = plan(&input) else {
+            self.end_leg(now, session, LegEnd::new(EndReason::NotAcceptable, Blame::Us));
+            return;
+        };
+        let steps = difference(&call.graph, &graph);
+        call.graph = graph;
+        for NodeCommand { leg, command, .. } in steps.into_iter().flatten() {
+            self.route_command(now, session, leg, CallCommand::Media(command));
+        }
+    }
+
+    fn plan_input(&self, session: CallSid, needs: Vec<Need>) -> PlanInput {
+        let legs = self.calls.get(&session).map(|call| &call.legs).into_iter().flatten();
+        let facts = legs.filter_map(|leg| self.legs.get(leg)).map(|leg| LegFacts {
+            leg: leg.sid,
+            node: self.config.node.clone(),
+            codec: leg.media.codec(),
+            telephone_event: leg.media.config().telephone_event_receive,
+        });
+        let node = NodeEntry {
+            node: self.config.node.clone(),
+            region: self.config.region.clone(),
+            trunk_address: String::new(),
+            resources: self.config.resources,
+            core: false,
+            available: true,
+        };
+        PlanInput { legs: facts.collect(), needs, nodes: vec![node], policy: Policy::default() }
     }
 
     fn route_command(
