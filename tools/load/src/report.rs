@@ -162,6 +162,48 @@ pub enum EventKind {
     },
 }
 
+impl std::fmt::Display for EventKind {
+    /// The entry as a line of a timeline.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let because = |reason: &Option<String>| {
+            reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"))
+        };
+        match self {
+            Self::InviteSent { uri } => write!(f, "INVITE {uri} sent"),
+            Self::InviteReceived { uri, from, source } => {
+                write!(f, "INVITE {uri} received from {from} at {source}")
+            }
+            Self::Response { status, reason, sdp } => {
+                let with = if *sdp { " with SDP" } else { "" };
+                write!(f, "{status} {reason} received{with}")
+            }
+            Self::ResponseSent { status } => write!(f, "{status} sent"),
+            Self::AckSent => write!(f, "ACK sent"),
+            Self::AckReceived => write!(f, "ACK received"),
+            Self::ByeSent => write!(f, "BYE sent"),
+            Self::ByeReceived { reason } => write!(f, "BYE received{}", because(reason)),
+            Self::CancelSent => write!(f, "CANCEL sent"),
+            Self::CancelReceived { reason } => write!(f, "CANCEL received{}", because(reason)),
+            Self::ReInviteSent => write!(f, "re-INVITE sent"),
+            Self::ReInviteResponse { status } => write!(f, "{status} to re-INVITE received"),
+            Self::ReInviteReceived => write!(f, "re-INVITE received"),
+            Self::FirstRtp { payload_type } => {
+                write!(f, "first RTP received, payload type {payload_type}")
+            }
+            Self::StreamChanged => write!(f, "SSRC of received RTP changed"),
+            Self::DigitSent { digit, method } => write!(f, "key {digit} sent ({method:?})"),
+            Self::DigitReceived { digit, method } => {
+                write!(f, "key {digit} received ({method:?})")
+            }
+            Self::MediaStarted { to, codec } => write!(f, "sends {} to {to}", codec.name()),
+            Self::MediaStopped => write!(f, "sends no RTP any more"),
+            Self::Step { step } => write!(f, "step: {step}"),
+            Self::ScriptFailed { why } => write!(f, "script failed: {why}"),
+            Self::PeerMistake { what } => write!(f, "mistake of the peer: {what}"),
+        }
+    }
+}
+
 /// Statistics of the RTP that the phone sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RtpSent {
@@ -248,6 +290,12 @@ impl PhoneReport {
     /// INVITE to the first sign of ringing, or to the answer, milliseconds.
     pub fn post_dial_delay_ms(&self) -> Option<f64> {
         self.ringing_ns.or(self.answered_ns).map(|at| ms_between(self.began_ns, at))
+    }
+
+    /// A copy without what grows with each packet (arrivals, recorded samples), to be written down.
+    pub fn brief(&self) -> Self {
+        let received = RtpReceived { arrivals: Vec::new(), ..self.received.clone() };
+        Self { received, audio: Vec::new(), ..self.clone() }
     }
 
     /// When the first event that fits happened.

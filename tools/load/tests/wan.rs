@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tandem_load::clock::now_ns;
-use tandem_load::{BankConfig, EventKind, Phone, PhoneBank, PhoneReport, Step, mouth_to_ear};
+use tandem_load::{
+    BankConfig, EventKind, Phone, PhoneBank, PhoneReport, Step, Traffic, mouth_to_ear,
+};
 use tandem_wan::{LinkConfig, Mapping, PathConfig, Relay};
 
 fn relay_to(target: SocketAddr, config: LinkConfig) -> (Relay, SocketAddr) {
@@ -70,4 +72,28 @@ fn delay_of_the_media_path_is_measured_phase_by_phase() {
     // The gap at the switch is the delay and one packet's time.
     let gap = bob.received.window(switched_ns, settled_ns).max_gap_ms;
     assert!((80.0..160.0).contains(&gap), "{gap}");
+}
+
+#[test]
+fn calls_survive_a_lossy_signalling_path() {
+    let bank = PhoneBank::start(BankConfig::default()).unwrap();
+    let bob = bank.add(Phone::callee("bob").calls_at_once_max(20)).unwrap();
+    let lossy = LinkConfig { loss: 0.2, duplicate: 0.1, reorder: 0.1, ..LinkConfig::delay(10.0) };
+    let (relay, via) = relay_to(bob.addr(), lossy);
+    let alice = Phone::caller("alice", "sip:bob@127.0.0.1")
+        .via(via)
+        .traffic(Traffic { calls: 10, rate_per_s: 50.0, at_once_max: 10 })
+        .script([Step::WaitAnswer(20_000), Step::Wait(200), Step::Hangup]);
+    let alice = bank.add(alice).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let totals = loop {
+        let totals = alice.totals().unwrap();
+        if totals.ok + totals.failed_count() == 10 {
+            break totals;
+        }
+        assert!(Instant::now() < deadline, "{totals:?}");
+        bank.wait(Duration::from_millis(100));
+    };
+    assert_eq!(totals.ok, 10, "{:?}", totals.failed);
+    assert!(relay.stats().mappings[0].there.dropped_loss > 0);
 }

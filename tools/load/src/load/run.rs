@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use super::pairing::pair;
 use super::verdict::{Limits, SideVerdict, Verdict};
 use crate::bank::{BankConfig, BankError, PhoneBank, PhoneHandle};
@@ -18,6 +20,8 @@ const ANSWERER_HZ: f64 = 625.0;
 const QUIET_END_MS: u64 = 400;
 /// Both sides start their media so long after the answer, so that the path is open then.
 const QUIET_START_MS: u64 = 300;
+/// Descriptors for everything but RTP.
+const DESCRIPTORS_BESIDE: u64 = 64;
 /// Time for the last calls to end, beside their duration.
 const END_MS: u64 = 5_000;
 
@@ -121,6 +125,9 @@ impl LoadRun {
         if let Some(plan) = &call {
             check_call(plan).map_err(LoadError::Plan)?;
         }
+        let at_once = call.as_ref().map_or(0, |plan| plan.at_once_max)
+            + answer.as_ref().map_or(0, |plan| plan.at_once_max);
+        raise_descriptor_limit(at_once, call.is_none()).map_err(LoadError::Plan)?;
         let bank = PhoneBank::start(bank)?;
         // The answerer first, so that it is there when the first call comes.
         let answerer = match answer {
@@ -242,6 +249,22 @@ impl LoadRun {
         let answerer = of(self.answerer.as_ref().map(|(phone, _)| phone))?;
         Ok((caller, answerer))
     }
+}
+
+/// Raises the soft limit of descriptors to the hard one and compares it with the plan: one RTP
+/// socket a call. An answerer alone does not know how many calls will come.
+fn raise_descriptor_limit(calls_at_once: usize, answers_only: bool) -> Result<(), String> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|errno| errno.to_string())?;
+    // Refused only if the limit sank meanwhile; a call that finds no descriptor is counted.
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    let needed = calls_at_once as u64 + DESCRIPTORS_BESIDE;
+    if needed > hard && !answers_only {
+        return Err(format!(
+            "{calls_at_once} calls at once (both sides) need {needed} descriptors, allowed are \
+             {hard}: take fewer calls at once, or raise 'ulimit -Hn'"
+        ));
+    }
+    Ok(())
 }
 
 fn check_call(plan: &CallPlan) -> Result<(), String> {
