@@ -1,14 +1,22 @@
 //! The hub: takes inputs to the session they belong to, and turns what the session wants into one
 //! transaction with its effects.
 
-use std::collections::VecDeque;
+mod link;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use link_proto::CallSid;
+use link_proto::table::Tables;
+use link_proto::{CallSid, RecordingSid, RegionId};
 use rand::rngs::StdRng;
 
+use crate::api::{ApiAction, ApiReply, ApiRequest};
+use crate::call::session::Session;
+use crate::call::turn::{Nodes, Turn, Waiting};
 use crate::directory::Directory;
-use crate::io::{Input, Output};
+use crate::error_code;
+use crate::io::{Effect, Input, Output, StoreOp};
+use crate::run::control;
 
 /// Settings of the core. Times in ms.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +29,7 @@ pub struct CoreConfig {
     pub language: String,
     /// What a caller hears when everything has failed.
     pub error_message: String,
-    /// A session without a live leg at any edge is ended after this long.
+    /// Legs of an edge that stays away are ended after this long, and their session with them.
     pub sweep_after_ms: u64,
     /// A leg that a reconnected edge no longer has, and about which nothing more is heard, is
     /// ended after this long.
@@ -32,6 +40,10 @@ pub struct CoreConfig {
     pub sessions_max: usize,
     /// Country whose ringback a waiting caller hears.
     pub ringback_country: String,
+    /// Core regions in order of preference, for what a region lacks.
+    pub core_regions: Vec<RegionId>,
+    /// After the last leg has ended, recordings and requests under way get this long.
+    pub linger_ms: u64,
 }
 
 impl Default for CoreConfig {
@@ -41,11 +53,13 @@ impl Default for CoreConfig {
             voice: "man".to_owned(),
             language: "en-US".to_owned(),
             error_message: "An application error has occurred. Goodbye.".to_owned(),
-            sweep_after_ms: 60_000,
+            sweep_after_ms: 120_000,
             lost_leg_after_ms: 5_000,
             document_bytes_max: 64 * 1024,
             sessions_max: 10_000,
             ringback_country: "us".to_owned(),
+            core_regions: Vec::new(),
+            linger_ms: 60_000,
         }
     }
 }
@@ -95,7 +109,15 @@ pub struct Metrics {
 pub struct ControlCore {
     config: CoreConfig,
     directory: Directory,
+    nodes: Nodes,
     rng: StdRng,
+    sessions: BTreeMap<CallSid, Session>,
+    /// Every leg that lives, and its session.
+    legs: BTreeMap<CallSid, CallSid>,
+    recordings: BTreeMap<RecordingSid, CallSid>,
+    waiting: Waiting,
+    deadlines: BTreeSet<(Instant, CallSid)>,
+    armed: BTreeMap<CallSid, Instant>,
     outputs: VecDeque<Output>,
     metrics: Metrics,
 }
@@ -103,7 +125,22 @@ pub struct ControlCore {
 impl ControlCore {
     /// A core that knows nothing yet. `rng` mints identifiers.
     pub fn new(config: CoreConfig, directory: Directory, rng: StdRng) -> Self {
-        Self { config, directory, rng, outputs: VecDeque::new(), metrics: Metrics::default() }
+        let mut core = Self {
+            config,
+            directory: Directory::default(),
+            nodes: Nodes::default(),
+            rng,
+            sessions: BTreeMap::new(),
+            legs: BTreeMap::new(),
+            recordings: BTreeMap::new(),
+            waiting: Waiting::default(),
+            deadlines: BTreeSet::new(),
+            armed: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            metrics: Metrics::default(),
+        };
+        core.set_directory(directory);
+        core
     }
 
     /// Takes the sessions that the store holds, before any other input. Each entry is `(session,
@@ -114,20 +151,74 @@ impl ControlCore {
         unix_ms: u64,
         sessions: impl IntoIterator<Item = (CallSid, u64, String)>,
     ) {
-        let _ = (now, unix_ms, sessions.into_iter().count());
+        for (sid, epoch, json) in sessions {
+            let Ok(mut session) = serde_json::from_str::<Session>(&json) else {
+                self.metrics.states_unreadable += 1;
+                continue;
+            };
+            session.epoch = epoch.max(session.epoch) + 1;
+            for (node, link) in &session.links {
+                if let Some(entry) = &link.entry {
+                    self.nodes.known.entry(node.clone()).or_insert_with(|| entry.clone());
+                }
+            }
+            self.sessions.insert(sid, session);
+            self.with_session(now, unix_ms, sid, |session, turn| session.resume(turn));
+        }
     }
 
     /// Takes one input.
     pub fn handle_input(&mut self, now: Instant, unix_ms: u64, input: Input) {
-        let _ = (now, unix_ms, &self.config, &self.rng);
-        if let Input::Directory(directory) = input {
-            self.directory = *directory;
+        match input {
+            Input::Directory(directory) => self.set_directory(*directory),
+            Input::EdgeUp { entry, boot, legs } => {
+                self.edge_up(now, unix_ms, entry, boot, &legs);
+            }
+            Input::EdgeDown { node } => self.edge_down(now, unix_ms, &node),
+            Input::LinkEvent { node, message } => self.link_event(now, unix_ms, node, message),
+            Input::CommandAck { node, ack } => self.command_ack(now, unix_ms, &node, ack),
+            Input::FetchDone { id, result } => match self.waiting.fetches.remove(&id) {
+                Some(sid) => {
+                    let done = |session: &mut Session, turn: &mut Turn<'_>| {
+                        session.fetch_done(turn, id, result);
+                    };
+                    self.with_session(now, unix_ms, sid, done);
+                }
+                None => self.metrics.results_stale += 1,
+            },
+            Input::MediaReady { id, result } => match self.waiting.media.remove(&id) {
+                Some((sid, slot)) => {
+                    let done = |session: &mut Session, turn: &mut Turn<'_>| {
+                        session.media_ready(turn, slot, result);
+                    };
+                    self.with_session(now, unix_ms, sid, done);
+                }
+                None => self.metrics.results_stale += 1,
+            },
+            Input::RecordingStored { recording, duration_ms, channels } => {
+                let Some(sid) = self.recordings.get(&recording).copied() else {
+                    self.metrics.results_stale += 1;
+                    return;
+                };
+                self.with_session(now, unix_ms, sid, |session, turn| {
+                    session.recording_stored(turn, recording, duration_ms, channels);
+                });
+            }
+            Input::Api(request) => self.api(now, unix_ms, request),
         }
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
-        let _ = (now, unix_ms);
+        let due: Vec<CallSid> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, session)| *session)
+            .collect();
+        for sid in due {
+            self.with_session(now, unix_ms, sid, |session, turn| session.handle_timeout(turn));
+        }
     }
 
     /// The next transaction with its effects.
@@ -137,17 +228,176 @@ impl ControlCore {
 
     /// When [`Self::handle_timeout`] is wanted.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.deadlines.first().map(|(at, _)| *at)
     }
 
     /// Counters.
     pub fn metrics(&self) -> Metrics {
-        self.metrics
+        Metrics { sessions: self.sessions.len() as u64, ..self.metrics }
     }
 
-    /// Nodes and routes as the edges shall have them: the directory's, with connected edges added.
-    /// Its version rises when it changes.
-    pub fn tables(&self) -> &link_proto::table::Tables {
-        &self.directory.tables
+    /// Nodes and routes as the edges shall have them: the directory's, with the nodes that said
+    /// hello. Its version rises when it changes.
+    pub fn tables(&self) -> &Tables {
+        &self.nodes.tables
     }
+
+    fn set_directory(&mut self, directory: Directory) {
+        for entry in &directory.tables.nodes {
+            if !self.nodes.up.contains_key(&entry.node) {
+                self.nodes.known.insert(entry.node.clone(), entry.clone());
+            }
+        }
+        self.nodes.tables.routes.clone_from(&directory.tables.routes);
+        self.nodes.tables.version = self.nodes.tables.version.max(directory.tables.version);
+        self.directory = directory;
+        self.tables_changed();
+    }
+
+    fn tables_changed(&mut self) {
+        self.nodes.tables.nodes = self.nodes.known.values().cloned().collect();
+        self.nodes.tables.version += 1;
+    }
+
+    fn api(&mut self, now: Instant, unix_ms: u64, request: ApiRequest) {
+        let ApiRequest { reply, account, action } = request;
+        let refuse = |core: &mut Self, error| {
+            let answer = Effect::Reply(ApiReply { reply, result: Err(error) });
+            core.outputs.push_back(Output { ops: Vec::new(), then: vec![answer] });
+        };
+        match action {
+            ApiAction::CreateCall { form } => {
+                if self.sessions.len() >= self.config.sessions_max {
+                    self.metrics.overload += 1;
+                    let error = control::error(429, error_code::API_OVERLOAD, "");
+                    return refuse(self, error);
+                }
+                let mut turn = self.turn(now, unix_ms);
+                match control::create_call(&mut turn, account, &form) {
+                    Ok(session) => {
+                        let sid = session.sid;
+                        answer(&mut turn, &session, sid, reply);
+                        let done = Settled::from(turn);
+                        self.metrics.sessions_begun += 1;
+                        self.settle(now, session, done);
+                    }
+                    Err(error) => refuse(self, error),
+                }
+            }
+            ApiAction::UpdateCall { call, form } => {
+                let sid = self.legs.get(&call).copied();
+                let owner = sid.and_then(|sid| self.sessions.get(&sid)).map(|s| s.account);
+                let (Some(sid), true) = (sid, owner == Some(account)) else {
+                    let error = control::error(400, error_code::API_NOT_IN_STATE, "");
+                    return refuse(self, error);
+                };
+                self.with_session(now, unix_ms, sid, |session, turn| {
+                    match session.update_call(turn, call, &form) {
+                        Ok(()) => answer(turn, session, call, reply),
+                        Err(error) => {
+                            turn.effect(Effect::Reply(ApiReply { reply, result: Err(error) }));
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    fn turn(&mut self, now: Instant, unix_ms: u64) -> Turn<'_> {
+        Turn {
+            now,
+            unix_ms,
+            config: &self.config,
+            directory: &self.directory,
+            nodes: &self.nodes,
+            rng: &mut self.rng,
+            waiting: &mut self.waiting,
+            metrics: &mut self.metrics,
+            out: Output::default(),
+            new_legs: BTreeSet::new(),
+        }
+    }
+
+    /// Gives a session its turn, then writes it down.
+    fn with_session(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        sid: CallSid,
+        act: impl FnOnce(&mut Session, &mut Turn<'_>),
+    ) {
+        let Some(mut session) = self.sessions.remove(&sid) else {
+            self.metrics.results_stale += 1;
+            return;
+        };
+        let mut turn = self.turn(now, unix_ms);
+        act(&mut session, &mut turn);
+        session.check_finished(&mut turn);
+        let done = Settled::from(turn);
+        self.settle(now, session, done);
+    }
+
+    /// One transaction out of a turn.
+    fn settle(&mut self, now: Instant, mut session: Session, done: Settled) {
+        let sid = session.sid;
+        for leg in done.new_legs {
+            self.legs.insert(leg, sid);
+        }
+        if let Some(at) = self.armed.remove(&sid) {
+            self.deadlines.remove(&(at, sid));
+        }
+        let mut out = done.out;
+        for op in &out.ops {
+            if let StoreOp::PutRecording(record) = op {
+                self.recordings.insert(record.sid, sid);
+            }
+        }
+        self.recordings
+            .retain(|recording, of| *of != sid || session.recordings.contains_key(recording));
+        if session.finished {
+            self.metrics.sessions_ended += 1;
+            self.legs.retain(|_, of| *of != sid);
+            out.ops.push(StoreOp::DeleteSession { session: sid });
+            self.outputs.push_back(out);
+            return;
+        }
+        if let Some(at) = session.poll_timeout() {
+            self.deadlines.insert((at, sid));
+            self.armed.insert(sid, at);
+        }
+        // A turn that did nothing but take an acknowledgement is not worth a transaction: after a
+        // restart the command is sent again, and answered again.
+        if !(out.ops.is_empty() && out.then.is_empty()) {
+            session.timeline.rebase(now);
+            match serde_json::to_string(&session) {
+                Ok(json) => {
+                    let epoch = session.epoch;
+                    out.ops.push(StoreOp::PutSession { session: sid, epoch, json });
+                }
+                Err(_) => self.metrics.internal_errors += 1,
+            }
+            self.outputs.push_back(out);
+        }
+        self.sessions.insert(sid, session);
+    }
+}
+
+/// What a turn leaves behind.
+struct Settled {
+    out: Output,
+    new_legs: BTreeSet<CallSid>,
+}
+
+impl From<Turn<'_>> for Settled {
+    fn from(turn: Turn<'_>) -> Self {
+        Self { out: turn.out, new_legs: turn.new_legs }
+    }
+}
+
+fn answer(turn: &mut Turn<'_>, session: &Session, leg: CallSid, reply: u64) {
+    let result = match session.legs.get(&leg) {
+        Some(leg) => Ok(Box::new(leg.record.clone())),
+        None => Err(control::error(404, error_code::API_NOT_FOUND, "")),
+    };
+    turn.effect(Effect::Reply(ApiReply { reply, result }));
 }

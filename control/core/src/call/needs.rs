@@ -1,0 +1,380 @@
+//! What the session needs from media now, the graph that gives it, and the steps from one graph
+//! to the next: a step begins when every command of the step before has been answered.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use link_proto::call::{CallCommand, CallEvent};
+use link_proto::media::{CollectEnd, MediaCommand, MediaEvent, PlayEnd, RecordEnd, StartWhen};
+use link_proto::message::{CommandMessage, CommandResult};
+use link_proto::plan::{
+    FlowSource, LegFacts, MediaGraph, Need, NodeCommand, PlanError, PlanInput, Policy, difference,
+    plan,
+};
+use link_proto::{CallSid, NodeId, OpId};
+use serde::{Deserialize, Serialize};
+
+use super::session::Session;
+use super::turn::Turn;
+use crate::record::{DirectionLabel, ProcessorPlace, TimelineEvent};
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Media {
+    next_op: u32,
+    needs: Vec<Need>,
+    graph: MediaGraph,
+    steps: VecDeque<Vec<NodeCommand>>,
+    awaiting: BTreeSet<(NodeId, u64)>,
+}
+
+fn legs_of(need: &Need) -> [CallSid; 2] {
+    match need {
+        Need::Play { leg, .. } | Need::Collect { leg, .. } | Need::Watch { leg, .. } => {
+            [*leg, *leg]
+        }
+        Need::Record { leg, with, .. } => [*leg, with.unwrap_or(*leg)],
+        Need::Feed { from, to } => [*from, *to],
+        Need::Bridge { a, b } => [*a, *b],
+    }
+}
+
+fn op_of(need: &Need) -> Option<OpId> {
+    match need {
+        Need::Play { op, .. }
+        | Need::Collect { op, .. }
+        | Need::Watch { op, .. }
+        | Need::Record { op, .. } => Some(*op),
+        Need::Feed { .. } | Need::Bridge { .. } => None,
+    }
+}
+
+fn op_of_command(command: &MediaCommand) -> Option<OpId> {
+    match command {
+        MediaCommand::Play { op, .. }
+        | MediaCommand::Collect { op, .. }
+        | MediaCommand::Record { op, .. }
+        | MediaCommand::Watch { op, .. } => Some(*op),
+        _ => None,
+    }
+}
+
+impl Session {
+    pub(crate) fn new_op(&mut self) -> OpId {
+        self.media.next_op += 1;
+        OpId(self.media.next_op)
+    }
+
+    /// Plans for `needs` and sends what leads there.
+    pub(crate) fn set_needs(
+        &mut self,
+        turn: &mut Turn<'_>,
+        needs: Vec<Need>,
+    ) -> Result<(), PlanError> {
+        let live = |leg: &CallSid| self.legs.get(leg).is_some_and(|leg| !leg.ended());
+        let legs: Vec<LegFacts> = self
+            .legs
+            .values()
+            .filter(|leg| !leg.ended())
+            .map(|leg| LegFacts {
+                leg: leg.record.sid,
+                node: leg.record.node.clone(),
+                codec: leg.codec,
+                telephone_event: leg.telephone_event,
+            })
+            .collect();
+        let needs: Vec<Need> =
+            needs.into_iter().filter(|need| legs_of(need).iter().all(live)).collect();
+        let input = PlanInput {
+            legs,
+            needs: needs.clone(),
+            nodes: turn.nodes.known.values().cloned().collect(),
+            policy: Policy { core_regions: turn.config.core_regions.clone() },
+        };
+        let graph = plan(&input)?;
+        self.media.needs = needs;
+        let steps = difference(&self.media.graph, &graph);
+        let changed = self.media.graph != graph;
+        self.media.graph = graph;
+        self.media.steps.extend(steps);
+        if changed {
+            self.note_graph(turn);
+        }
+        self.send_steps(turn);
+        Ok(())
+    }
+
+    /// Sends as many steps as may go now.
+    fn send_steps(&mut self, turn: &mut Turn<'_>) {
+        while self.media.awaiting.is_empty() {
+            let Some(step) = self.media.steps.pop_front() else { return };
+            for NodeCommand { node, leg, command } in step {
+                let id = self.command_at(turn, node.clone(), leg, CallCommand::Media(command));
+                self.media.awaiting.insert((node, id));
+            }
+        }
+    }
+
+    /// Asks every node that takes part for its counters.
+    pub(crate) fn snapshot(&mut self, turn: &mut Turn<'_>, phase: u32) {
+        for node in self.media.graph.nodes() {
+            let leg = self
+                .legs
+                .values()
+                .find(|leg| leg.record.node == node && !leg.ended())
+                .map_or(self.sid, |leg| leg.record.sid);
+            self.command_at(turn, node, leg, CallCommand::Media(MediaCommand::Snapshot { phase }));
+        }
+    }
+
+    /// A command was answered.
+    pub(crate) fn command_answered(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &NodeId,
+        id: u64,
+        result: CommandResult,
+    ) {
+        let Some(link) = self.links.get_mut(node) else { return };
+        let Some(message) = link.outbox.answered(id) else { return };
+        self.media.awaiting.remove(&(node.clone(), id));
+        if let CommandResult::Refused { why } = result {
+            self.command_refused(turn, node, message, &why);
+        }
+        self.send_steps(turn);
+    }
+
+    /// A refusal is reported to the runner as the end of what was wanted, so that nobody waits.
+    fn command_refused(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &NodeId,
+        message: CommandMessage,
+        why: &str,
+    ) {
+        let alive = self.legs.get(&message.leg).is_some_and(|leg| !leg.ended());
+        if !alive {
+            return;
+        }
+        turn.metrics.commands_refused += 1;
+        let event = match message.command {
+            CallCommand::Dial(_) => {
+                let end = super::legs::LegEnd {
+                    reason: link_proto::call::EndReason::Unreachable,
+                    whose: link_proto::call::Blame::Us,
+                    sip_status: None,
+                    stats: link_proto::call::LegStats::default(),
+                    answered_ms: 0,
+                };
+                self.leg_ended(turn, message.leg, end);
+                return;
+            }
+            CallCommand::Media(MediaCommand::Play { op, .. }) => {
+                MediaEvent::PlayDone { op, end: PlayEnd::Failed }
+            }
+            CallCommand::Media(MediaCommand::Collect { op, .. }) => {
+                let (digits, end) = (String::new(), CollectEnd::Stopped);
+                MediaEvent::CollectDone { op, digits, end }
+            }
+            CallCommand::Media(MediaCommand::Record { op, rules, .. }) => {
+                let (recording, end) = (rules.recording, RecordEnd::Failed);
+                MediaEvent::RecordDone { op, recording, duration_ms: 0, end }
+            }
+            _ => return,
+        };
+        let alert = self.alert(turn, 0, crate::error_code::INTERNAL, why);
+        self.put_alert(turn, alert);
+        self.media_event(turn, node, event);
+    }
+
+    pub(crate) fn media_event(&mut self, turn: &mut Turn<'_>, node: &NodeId, event: MediaEvent) {
+        match event {
+            MediaEvent::PlayStarted { .. } | MediaEvent::CollectBegun { .. } => {}
+            MediaEvent::PlayDone { op, end } => {
+                self.forget(op);
+                self.start_what_waits_for(turn, op);
+                self.run_play_done(turn, op, end);
+            }
+            MediaEvent::CollectDone { op, digits, end } => {
+                self.forget(op);
+                if !digits.is_empty() {
+                    let event = TimelineEvent::Digits { digits: digits.clone() };
+                    self.note(turn, Some(self.sid), event);
+                }
+                self.run_collect_done(turn, op, digits, end);
+            }
+            MediaEvent::RecordDone { op, recording, duration_ms, end } => {
+                self.forget(op);
+                let failed = end == RecordEnd::Failed;
+                self.recording_ended(turn, recording, duration_ms, failed);
+                self.run_record_done(turn, op, duration_ms, end);
+            }
+            MediaEvent::Key { op, key } => {
+                let event = TimelineEvent::Digits { digits: key.to_string() };
+                self.note(turn, Some(self.sid), event);
+                self.run_key(turn, op);
+            }
+            MediaEvent::Snapshot {
+                phase,
+                packets_out_of_region,
+                packets_to_endpoints,
+                packets_from_endpoints,
+            } => {
+                let event = TimelineEvent::Counters {
+                    phase,
+                    node: node.clone(),
+                    packets_out_of_region,
+                    packets_to_endpoints,
+                    packets_from_endpoints,
+                };
+                self.note(turn, None, event);
+            }
+            // The edge ends legs whose trunk is gone for good.
+            MediaEvent::ChannelState { .. } => {}
+        }
+    }
+
+    /// A program ended by itself.
+    fn forget(&mut self, op: OpId) {
+        self.media.graph.forget(op);
+        self.media.needs.retain(|need| op_of(need) != Some(op));
+    }
+
+    /// Programs on another node than the play they wait for are started by command.
+    fn start_what_waits_for(&mut self, turn: &mut Turn<'_>, play: OpId) {
+        let waits = |need: &Need| match need {
+            Need::Collect { op, rules, .. } if rules.timer == StartWhen::AfterPlay(play) => {
+                Some(*op)
+            }
+            Need::Record { op, rules, .. } if rules.start == StartWhen::AfterPlay(play) => {
+                Some(*op)
+            }
+            _ => None,
+        };
+        let waiting: Vec<OpId> = self.media.needs.iter().filter_map(waits).collect();
+        for op in waiting {
+            let Some(processor) = self.media.graph.processors.get(&op) else { continue };
+            let by_command = match &processor.command {
+                MediaCommand::Collect { rules, .. } => rules.timer == StartWhen::OnCommand,
+                MediaCommand::Record { rules, .. } => rules.start == StartWhen::OnCommand,
+                _ => false,
+            };
+            if by_command {
+                let (node, leg) = (processor.node.clone(), processor.leg);
+                let command = CallCommand::Media(MediaCommand::Start { op });
+                self.command_at(turn, node, leg, command);
+            }
+        }
+    }
+
+    /// The leg's node has taken its port away; what is left of it elsewhere goes now.
+    pub(crate) fn media_leg_ended(&mut self, turn: &mut Turn<'_>, leg: CallSid) {
+        self.media.graph.forget_leg(leg);
+        for step in &mut self.media.steps {
+            step.retain(|command| command.leg != leg || op_of_command(&command.command).is_none());
+        }
+        let needs = std::mem::take(&mut self.media.needs);
+        if self.set_needs(turn, needs).is_err() {
+            turn.metrics.internal_errors += 1;
+        }
+    }
+
+    /// A node is gone with its programs and channels.
+    pub(crate) fn media_node_lost(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
+        let lost: Vec<MediaCommand> = self
+            .media
+            .graph
+            .processors
+            .values()
+            .filter(|processor| processor.node == *node)
+            .map(|processor| processor.command.clone())
+            .collect();
+        self.media.graph.forget_node(node);
+        self.media.awaiting.retain(|(waiting, _)| waiting != node);
+        for step in &mut self.media.steps {
+            step.retain(|command| command.node != *node);
+        }
+        for command in lost {
+            let event = match command {
+                MediaCommand::Play { op, .. } => MediaEvent::PlayDone { op, end: PlayEnd::Failed },
+                MediaCommand::Collect { op, .. } => {
+                    let (digits, end) = (String::new(), CollectEnd::Stopped);
+                    MediaEvent::CollectDone { op, digits, end }
+                }
+                MediaCommand::Record { op, rules, .. } => MediaEvent::RecordDone {
+                    op,
+                    recording: rules.recording,
+                    duration_ms: 0,
+                    end: RecordEnd::Failed,
+                },
+                _ => continue,
+            };
+            self.media_event(turn, node, event);
+        }
+        self.send_steps(turn);
+    }
+
+    /// Nodes or their resources have changed: the same needs may have a better place now. Programs
+    /// that run are left where they are; only conversations move.
+    pub(crate) fn replan(&mut self, turn: &mut Turn<'_>) {
+        let conversation = |need: &Need| matches!(need, Need::Bridge { .. } | Need::Feed { .. });
+        if !self.media.needs.is_empty() && self.media.needs.iter().all(conversation) {
+            let needs = self.media.needs.clone();
+            // Without a plan the graph in force stays as it is.
+            let _ = self.set_needs(turn, needs);
+        }
+    }
+
+    fn note_graph(&mut self, turn: &mut Turn<'_>) {
+        let graph = &self.media.graph;
+        let kind = |command: &MediaCommand| match command {
+            MediaCommand::Play { .. } => "play",
+            MediaCommand::Collect { .. } => "collect",
+            MediaCommand::Record { .. } => "record",
+            _ => "watch",
+        };
+        let name = |op: &OpId| {
+            graph.processors.get(op).map_or("listener", |p| kind(&p.command)).to_owned()
+        };
+        let labels = graph
+            .flows()
+            .into_iter()
+            .map(|flow| {
+                let leg = flow.leg.to_string();
+                let label = flow.mode.to_string();
+                match flow.other {
+                    FlowSource::Leg(from) => {
+                        DirectionLabel { from: from.to_string(), to: leg, label }
+                    }
+                    FlowSource::Player(op) => DirectionLabel { from: name(&op), to: leg, label },
+                    FlowSource::Listener(op) => DirectionLabel { from: leg, to: name(&op), label },
+                }
+            })
+            .collect();
+        let region = |node: &NodeId| {
+            graph.regions.get(node).cloned().unwrap_or_else(|| link_proto::RegionId::from("?"))
+        };
+        let place = |kind: &str, node: &NodeId| ProcessorPlace {
+            kind: kind.to_owned(),
+            node: node.clone(),
+            region: region(node),
+        };
+        let mut processors: Vec<ProcessorPlace> = graph
+            .processors
+            .values()
+            .map(|processor| place(kind(&processor.command), &processor.node))
+            .collect();
+        let transcoders: BTreeSet<&NodeId> = graph
+            .wires
+            .iter()
+            .filter(|wire| wire.path == link_proto::media::LinkPath::Transcode)
+            .map(|wire| &wire.node)
+            .collect();
+        processors.extend(transcoders.into_iter().map(|node| place("transcode", node)));
+        let phase = self.timeline.phase;
+        self.note(turn, None, TimelineEvent::Graph { phase, labels, processors });
+    }
+}
+
+/// Whether an event is about a leg's end (the edge sends it last).
+pub(crate) fn is_end(event: &CallEvent) -> bool {
+    matches!(event, CallEvent::Ended { .. })
+}

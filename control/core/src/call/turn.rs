@@ -1,0 +1,94 @@
+//! One input's turn at one session: what it may read, what it wants done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use link_proto::table::{NodeEntry, Tables};
+use link_proto::{CallSid, NodeId};
+use rand::rngs::StdRng;
+
+use crate::core::{CoreConfig, Metrics};
+use crate::directory::Directory;
+use crate::io::{Effect, FetchId, MediaRequestId, Output, StoreOp};
+
+/// Nodes as they are now.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    /// By name: from the directory, and from hellos.
+    pub known: BTreeMap<NodeId, NodeEntry>,
+    /// Connected, with the boot number of each.
+    pub up: BTreeMap<NodeId, u64>,
+    /// What goes to the edges.
+    pub tables: Tables,
+}
+
+impl Nodes {
+    pub(crate) fn entry(&self, node: &NodeId) -> Option<&NodeEntry> {
+        self.known.get(node)
+    }
+}
+
+/// Who waits for which result. Results name requests of this process only; after a restart the
+/// sessions ask again.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    next: u64,
+    pub fetches: BTreeMap<FetchId, CallSid>,
+    pub media: BTreeMap<MediaRequestId, (CallSid, u64)>,
+}
+
+impl Waiting {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(crate) fn fetch(&mut self, session: CallSid) -> FetchId {
+        let id = FetchId(self.number());
+        self.fetches.insert(id, session);
+        id
+    }
+
+    /// `slot` tells the session which of its requests it is.
+    pub(crate) fn media(&mut self, session: CallSid, slot: u64) -> MediaRequestId {
+        let id = MediaRequestId(self.number());
+        self.media.insert(id, (session, slot));
+        id
+    }
+}
+
+pub(crate) struct Turn<'a> {
+    pub now: Instant,
+    pub unix_ms: u64,
+    pub config: &'a CoreConfig,
+    pub directory: &'a Directory,
+    pub nodes: &'a Nodes,
+    pub rng: &'a mut StdRng,
+    pub waiting: &'a mut Waiting,
+    pub metrics: &'a mut Metrics,
+    pub out: Output,
+    /// Legs that this turn has created.
+    pub new_legs: BTreeSet<CallSid>,
+}
+
+impl Turn<'_> {
+    pub(crate) fn store(&mut self, op: StoreOp) {
+        self.out.ops.push(op);
+    }
+
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.out.then.push(effect);
+    }
+
+    /// The secret that requests of this account are signed with.
+    pub(crate) fn secret(&self, account: &link_proto::AccountSid) -> String {
+        let account = self.directory.accounts.get(account);
+        account.map(|account| account.auth_token.clone()).unwrap_or_default()
+    }
+
+    /// 32 hex digits.
+    pub(crate) fn token(&mut self) -> String {
+        use rand::RngExt as _;
+        format!("{:032x}", self.rng.random::<u128>())
+    }
+}

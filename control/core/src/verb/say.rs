@@ -1,0 +1,43 @@
+//! Say: synthesised speech.
+
+use serde::{Deserialize, Serialize};
+
+use super::loops;
+use crate::doc::DocError;
+use crate::doc::attribute::Attributes;
+use crate::doc::xml::Element;
+use crate::error_code::{SAY_EMPTY, SAY_LOOP, SAY_TOO_LONG};
+
+const CHARACTERS_MAX: usize = 4_096;
+
+/// The verb.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Say {
+    /// Plain text; SSML elements are reduced to their text.
+    pub text: String,
+    /// `None` = configured default.
+    pub voice: Option<String>,
+    /// `None` = configured default.
+    pub language: Option<String>,
+    /// How often.
+    pub times: u32,
+}
+
+pub(crate) fn parse(
+    element: &Element,
+    warnings: &mut Vec<DocError>,
+) -> Result<Option<Say>, DocError> {
+    let mut attributes = Attributes::new(element, &["voice", "language", "loop"], warnings);
+    let times = loops(&mut attributes, SAY_LOOP);
+    let text = element.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.is_empty() {
+        attributes.warn(SAY_EMPTY, "Say without text");
+        return Ok(None);
+    }
+    if text.chars().count() > CHARACTERS_MAX {
+        let message = format!("Say with more than {CHARACTERS_MAX} characters");
+        return Err(DocError::new(SAY_TOO_LONG, message));
+    }
+    let given = |name| attributes.text(name).filter(|value| !value.is_empty());
+    Ok(Some(Say { text, voice: given("voice"), language: given("language"), times }))
+}
