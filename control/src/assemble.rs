@@ -1,0 +1,375 @@
+//! Builds the parts of control out of its configuration, starts them and ends them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use control_core::io::Input;
+use control_core::{ControlCore, CoreConfig};
+use control_store::{Store, StoreConfig};
+use link_daemon::admin::{self, Admin};
+use link_daemon::drain::{self, Shutdown, Trigger};
+use link_daemon::log::LogLevel;
+use link_daemon::metrics::Metrics;
+use link_daemon::quic::{self, EndpointPlan, LINK_ALPN};
+use link_daemon::tls::Tls;
+use link_daemon::{clock, entropy};
+use link_proto::CallSid;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::commit_queue::{CommitQueue, StoreWriter};
+use crate::config::Config;
+use crate::core_task::{CoreHandle, MediaLayer, Parts, WebClient, core_task};
+use crate::directory;
+use crate::link_server::{LinkHandle, LinkServer};
+use crate::metrics::{LinkMetrics, register_snapshots};
+use crate::rows::Rows;
+
+/// Where control listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// REST API (TCP).
+    pub api: SocketAddr,
+    /// Edges (UDP).
+    pub link: SocketAddr,
+    /// Operators (TCP).
+    pub admin: SocketAddr,
+}
+
+/// What the parts towards customers are built from.
+#[derive(Clone)]
+pub struct Context {
+    /// Configuration.
+    pub config: Arc<Config>,
+    /// How customers reach the API, without slash at the end.
+    pub public_url: String,
+    /// Store.
+    pub store: Store,
+    /// The way to the core.
+    pub core: CoreHandle,
+    /// The core's knowledge of accounts, numbers and applications.
+    pub directory: DirectorySource,
+    /// Rung when the outbox has new rows.
+    pub callbacks: Arc<Notify>,
+    /// HTTP to customers' servers.
+    pub web: Arc<dyn WebClient>,
+    /// Prompts.
+    pub media: Arc<dyn MediaLayer>,
+    /// Registry.
+    pub metrics: Metrics,
+}
+
+/// The parts towards customers: what is built before the core and what is built around it.
+pub struct Services {
+    /// HTTP to customers' servers.
+    pub web: Arc<dyn WebClient>,
+    /// Prompts.
+    pub media: Arc<dyn MediaLayer>,
+    /// The REST API.
+    pub api: fn(Context) -> Router,
+    /// Tasks that run until shutdown, for example the sender of status callbacks.
+    pub tasks: Vec<ServiceTask>,
+}
+
+/// A task that runs until shutdown.
+pub type ServiceTask = fn(Context, Shutdown) -> crate::core_task::Boxed<()>;
+
+/// Brings the core up to date when the API has changed accounts, numbers or applications.
+#[derive(Clone)]
+pub struct DirectorySource {
+    store: Store,
+    config: Arc<Config>,
+    core: CoreHandle,
+    version: Arc<AtomicU64>,
+}
+
+impl DirectorySource {
+    /// Reads the store again; returns when the core works with it.
+    ///
+    /// # Errors
+    /// If the store cannot be read or the core has ended.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        let (store, config) = (self.store.clone(), self.config.clone());
+        let version = self.next_version();
+        let read = move || directory::load(store.reader(), &config, version);
+        let directory = tokio::task::spawn_blocking(read).await??;
+        self.core.committed(Input::Directory(Box::new(directory))).await?;
+        Ok(())
+    }
+
+    /// Rises, across restarts as well.
+    fn next_version(&self) -> u64 {
+        let now = clock::unix_ms();
+        let newer = |last: u64| now.max(last.saturating_add(1));
+        let last =
+            self.version.fetch_update(Ordering::AcqRel, Ordering::Acquire, |v| Some(newer(v)));
+        newer(last.unwrap_or_default())
+    }
+}
+
+/// A control node that runs.
+pub struct Control {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// The way to its core.
+    pub core: CoreHandle,
+    /// Its store.
+    pub store: Store,
+    /// Its edges.
+    pub link: LinkHandle,
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// Listeners and senders.
+    outer: JoinSet<()>,
+    /// The core's task, which must outlive them.
+    inner: JoinSet<()>,
+    end_inner: Trigger,
+    shutdown: Shutdown,
+    drain_max: Duration,
+}
+
+/// The whole life of a control node: start, run until shutdown, drain.
+///
+/// # Errors
+/// If it cannot start: what is wrong, with address or file.
+pub async fn run(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow::Result<()> {
+    let services = crate::services::build(&config)?;
+    start(config, services, log, shutdown).await?.finished().await;
+    Ok(())
+}
+
+/// Starts a control node; returns once everything listens.
+///
+/// # Errors
+/// If it cannot start: what is wrong, with address or file.
+pub async fn start(
+    config: Config,
+    services: Services,
+    log: LogLevel,
+    shutdown: Shutdown,
+) -> anyhow::Result<Control> {
+    let config = Arc::new(config);
+    let sockets = Sockets::bind(&config).await?;
+    let addresses = sockets.addresses()?;
+    let store = open_store(&config)?;
+    let metrics = Metrics::new("control");
+    let link = LinkHandle::new(LinkMetrics::new(&metrics));
+    let callbacks = Arc::new(Notify::new());
+    let public_url = config.api.public_url.clone();
+    let public_url = public_url.unwrap_or_else(|| format!("http://{}", addresses.api));
+
+    let version = clock::unix_ms();
+    let core = load_core(&config, &store, &public_url, version)?;
+    let (tables_sender, tables) = watch::channel(Arc::new(core.tables().clone()));
+    let writer = StoreWriter { store: store.clone(), rows: rows(&config) };
+    let (core, task) = core_task(Parts {
+        core,
+        commits: CommitQueue::new(writer),
+        web: services.web.clone(),
+        media: services.media.clone(),
+        link: link.clone(),
+        callbacks: callbacks.clone(),
+        tables: tables_sender,
+    });
+    register_snapshots(&metrics, core.clone(), store.clone());
+
+    let (end_inner, inner_shutdown) = drain::switch();
+    let mut inner = JoinSet::new();
+    inner.spawn(task.run(inner_shutdown, config.drain_max));
+
+    let context = Context {
+        directory: DirectorySource {
+            store: store.clone(),
+            config: config.clone(),
+            core: core.clone(),
+            version: Arc::new(AtomicU64::new(version)),
+        },
+        config: config.clone(),
+        public_url,
+        store: store.clone(),
+        core: core.clone(),
+        callbacks: callbacks.clone(),
+        web: services.web.clone(),
+        media: services.media.clone(),
+        metrics: metrics.clone(),
+    };
+    // Rows that an earlier process left in the outbox.
+    callbacks.notify_one();
+    let server = LinkServer {
+        node: config.node.clone(),
+        region: config.region.clone(),
+        link: link.clone(),
+        core: core.clone(),
+        media: services.media.clone(),
+        tables,
+        recordings: rows(&config).recordings,
+        edges_max: config.link.edges_max,
+        streams_max: config.link.settings.streams_max,
+    };
+    let outer = spawn_outer(sockets, server, services, &context, log, &shutdown);
+    announce(&config, &addresses, &context.public_url);
+    let drain_max = config.drain_max;
+    Ok(Control {
+        addresses,
+        core,
+        store,
+        link,
+        metrics,
+        outer,
+        inner,
+        end_inner,
+        shutdown,
+        drain_max,
+    })
+}
+
+impl Control {
+    /// Waits for shutdown and drains: first what listens and sends, then the core and its
+    /// commits. Calls go on at their edges.
+    pub async fn finished(mut self) {
+        self.shutdown.requested().await;
+        let cut_off = drain::join_all(self.outer, self.drain_max).await;
+        self.end_inner.shut_down();
+        let margin = Duration::from_secs(1);
+        drain::join_all(self.inner, self.drain_max + margin).await;
+        tracing::info!(cut_off, "control has ended");
+    }
+}
+
+struct Sockets {
+    api: TcpListener,
+    admin: TcpListener,
+    link: quinn::Endpoint,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let tls = Tls::load(&config.link.tls)?;
+        let plan = EndpointPlan {
+            bind: config.link.listen,
+            alpn: LINK_ALPN,
+            accept: true,
+            socket_buffer_bytes: 4 << 20,
+            transport: config.link.settings.transport(),
+        };
+        Ok(Self {
+            api: admin::bind(config.api.listen, "REST API").await?,
+            admin: admin::bind(config.admin, "admin port").await?,
+            link: quic::endpoint(&tls, &plan).context("link")?,
+        })
+    }
+
+    fn addresses(&self) -> anyhow::Result<Addresses> {
+        Ok(Addresses {
+            api: self.api.local_addr()?,
+            link: self.link.local_addr()?,
+            admin: self.admin.local_addr()?,
+        })
+    }
+}
+
+fn rows(config: &Config) -> Rows {
+    Rows { recordings: config.data_folder.join("recordings") }
+}
+
+fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let recordings = rows(config).recordings;
+    std::fs::create_dir_all(&recordings).with_context(|| recordings.display().to_string())?;
+    let path = config.data_folder.join("control.db");
+    Store::open(&StoreConfig::at(&path)).with_context(|| path.display().to_string())
+}
+
+/// The core with directory and sessions from the store.
+fn load_core(
+    config: &Config,
+    store: &Store,
+    public_url: &str,
+    version: u64,
+) -> anyhow::Result<ControlCore> {
+    let mut rng = entropy::seeded_rng()?;
+    directory::bootstrap(store, config, &mut rng, clock::unix_ms())?;
+    let directory = directory::load(store.reader(), config, version)?;
+    let settings = CoreConfig { public_url: public_url.to_owned(), ..config.core.clone() };
+    let mut core = ControlCore::new(settings, directory, rng);
+    let sessions: Vec<(CallSid, u64, String)> = store
+        .reader()
+        .sessions()?
+        .into_iter()
+        .filter_map(|row| {
+            let name = row.sid.parse().ok().zip(String::from_utf8(row.body).ok());
+            if name.is_none() {
+                tracing::error!(session = row.sid, "a stored session cannot be read");
+            }
+            name.map(|(session, json)| (session, row.epoch, json))
+        })
+        .collect();
+    if !sessions.is_empty() {
+        tracing::info!(sessions = sessions.len(), "going on with the sessions of the store");
+    }
+    core.load(clock::now(), clock::unix_ms(), sessions);
+    Ok(core)
+}
+
+fn spawn_outer(
+    sockets: Sockets,
+    server: LinkServer,
+    services: Services,
+    context: &Context,
+    log: LogLevel,
+    shutdown: &Shutdown,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.serve(sockets.link, shutdown.clone()));
+    let store = context.store.clone();
+    let admin = Admin::new(context.metrics.clone(), log).calls(move || calls(store.clone()));
+    let end = shutdown.clone();
+    tasks.spawn(async move {
+        if let Err(error) = admin.serve(sockets.admin, end).await {
+            tracing::error!(%error, "the admin port broke");
+        }
+    });
+    let api = (services.api)(context.clone());
+    let mut end = shutdown.clone();
+    tasks.spawn(async move {
+        let server = axum::serve(sockets.api, api);
+        let server = server.with_graceful_shutdown(async move { end.requested().await });
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the API port broke");
+        }
+    });
+    for task in services.tasks {
+        tasks.spawn(task(context.clone(), shutdown.clone()));
+    }
+    tasks
+}
+
+/// `/calls`: legs that have not ended.
+async fn calls(store: Store) -> serde_json::Value {
+    let read = move || store.reader().calls_unfinished();
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(calls)) => json!(calls),
+        Ok(Err(error)) => json!({ "error": error.to_string() }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+/// What somebody wants to know who has just started it.
+fn announce(config: &Config, addresses: &Addresses, public_url: &str) {
+    tracing::info!(node = %config.node, region = %config.region, "control runs");
+    tracing::info!("  REST API   http://{}  (customers use {public_url})", addresses.api);
+    tracing::info!("  edges      udp {}  (QUIC, mutual TLS)", addresses.link);
+    tracing::info!("  operators  http://{}/metrics /ready /live /calls", addresses.admin);
+    tracing::info!("  data       {}", config.data_folder.display());
+    tracing::info!(
+        sessions_max = config.core.sessions_max,
+        edges_max = config.link.edges_max,
+        streams_per_edge_max = config.link.settings.streams_max,
+        "  limits"
+    );
+}
