@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tandem_load::load::{AnswerPlan, CallPlan, Limits, LoadRun, Progress, table};
+use tandem_load::load::{AnswerPlan, CallPlan, HEARING_MS_MIN, Limits, LoadRun, Progress, table};
 use tandem_load::{BankConfig, Codec};
 
 const EXAMPLES: &str = "\
@@ -30,8 +30,9 @@ Examples:
   Against itself: what this machine can do
     tandem-load run --target sip:x@127.0.0.1:5080 --calls 200 --rate 100 --duration 5
 
-Callers send bursts of 440 Hz, answerers of 625 Hz, each call in a rhythm of its own: with both in
-one run the sampled calls are checked for who hears whom and for the delay from mouth to ear.
+Each call sends bursts of a tone (callers 400, 480 … Hz, answerers 440, 520 … Hz) in a rhythm of its
+own: with both in one run the sampled calls are checked for who hears whom and for the delay from
+mouth to ear.
 Exit code: 0 all limits kept, 1 a limit was crossed, 2 wrong arguments or no start.";
 
 #[derive(Parser)]
@@ -241,7 +242,11 @@ fn call_or_run(call: &Call, answer_on: Option<SocketAddr>) -> anyhow::Result<boo
         }),
         None => None,
     };
-    let limits = call.limits.limits(answer.is_some(), call.sample_every > 0);
+    let tells = duration_ms >= HEARING_MS_MIN;
+    if !tells && answer.is_some() && !call.limits.no_hearing_check {
+        eprintln!("calls shorter than {HEARING_MS_MIN} ms: who hears whom is not checked");
+    }
+    let limits = call.limits.limits(answer.is_some(), tells && call.sample_every > 0);
     drive(Some(plan), answer, &call.common, &limits)
 }
 

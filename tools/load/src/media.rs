@@ -71,7 +71,10 @@ pub struct Media {
     stopped: bool,
     held: bool,
     codec: Option<Codec>,
+    /// Payload type of events that we send: the peer's.
     event_payload_type: Option<u8>,
+    /// Payload type of events that we receive: the one we described (RFC 3264 §5.1).
+    own_event_payload_type: Option<u8>,
     version: u64,
     seq: u16,
     timestamp: u32,
@@ -119,6 +122,7 @@ impl Media {
             held: false,
             codec: None,
             event_payload_type: None,
+            own_event_payload_type: None,
             version: 0,
             seq: rng.random(),
             timestamp: rng.random(),
@@ -207,7 +211,9 @@ impl Media {
     pub fn offer(&mut self, codecs: &[Codec], events: bool) -> String {
         self.version += 1;
         let direction = if self.held { MediaDirection::SendOnly } else { MediaDirection::SendRecv };
-        let events = events.then_some(self.event_payload_type.unwrap_or(sdp::EVENT_PAYLOAD_TYPE));
+        let own = self.own_event_payload_type.unwrap_or(sdp::EVENT_PAYLOAD_TYPE);
+        let events = events.then_some(own);
+        self.own_event_payload_type = events;
         sdp::write(self.local, self.version, codecs, events, direction)
     }
 
@@ -229,6 +235,7 @@ impl Media {
         let event_payload_type = described.event_payload_type.filter(|_| events);
         let direction = described.direction.answered();
         self.agree(&described, &common, event_payload_type, source, cache)?;
+        self.own_event_payload_type = event_payload_type;
         self.version += 1;
         Ok(sdp::write(self.local, self.version, &common, event_payload_type, direction))
     }
@@ -369,7 +376,8 @@ impl Media {
         };
         let datagram = scratch.datagram.get(..size).unwrap_or_default();
         let before = (self.receiver.stats().packets, self.receiver.stats().ssrc_changes);
-        let Some(packet) = self.receiver.receive(at_ns, datagram, self.event_payload_type) else {
+        let Some(packet) = self.receiver.receive(at_ns, datagram, self.own_event_payload_type)
+        else {
             return true;
         };
         if before.0 == 0 {
@@ -381,7 +389,7 @@ impl Media {
         if self.remote.is_some() && from != self.remote {
             self.receiver.stats_mut().from_elsewhere += 1;
         }
-        if Some(packet.payload_type) == self.event_payload_type {
+        if Some(packet.payload_type) == self.own_event_payload_type {
             let key = self.digit_receiver.receive(packet.timestamp, packet.payload);
             noticed.extend(key.map(Noticed::Digit));
             return true;

@@ -146,6 +146,8 @@ pub struct Phone {
     pub(crate) codecs: Vec<Codec>,
     pub(crate) events: bool,
     pub(crate) source: Source,
+    pub(crate) tone_step_hz: f64,
+    pub(crate) tone_count: u64,
     pub(crate) media_after_ms: u64,
     pub(crate) early_media: bool,
     pub(crate) script: Vec<Step>,
@@ -171,6 +173,8 @@ impl Phone {
             codecs: vec![Codec::Pcmu, Codec::Pcma],
             events: true,
             source: Source::Silence,
+            tone_step_hz: 0.0,
+            tone_count: 1,
             media_after_ms: 0,
             early_media: false,
             script: Vec::new(),
@@ -228,6 +232,14 @@ impl Phone {
     /// Say bursts of this tone: who hears whom, and how late. Short for [`Source::Bursts`].
     pub fn tone(self, freq_hz: f64) -> Self {
         self.say(Source::Bursts(freq_hz))
+    }
+
+    /// Say bursts, each call in another tone: `first_hz`, `first_hz + step_hz` … and after `count`
+    /// of them from the start. Tells many calls apart better than their rhythm alone.
+    pub fn tones(mut self, first_hz: f64, step_hz: f64, count: u64) -> Self {
+        self.tone_step_hz = step_hz;
+        self.tone_count = count.max(1);
+        self.tone(first_hz)
     }
 
     /// What to say. Default is silence.
@@ -302,6 +314,16 @@ impl Phone {
     pub fn record(mut self, record: bool) -> Self {
         self.record = record;
         self
+    }
+
+    /// What one call says.
+    pub(crate) fn source_of(&self, call: u64) -> Source {
+        match self.source {
+            Source::Bursts(first_hz) => {
+                Source::Bursts(first_hz + self.tone_step_hz * (call % self.tone_count) as f64)
+            }
+            ref other => other.clone(),
+        }
     }
 
     /// Finds mistakes before anything is bound.

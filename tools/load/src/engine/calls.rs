@@ -48,13 +48,14 @@ impl Engine {
         state.live += 1;
         state.by_handle.insert(handle, index);
         let began_ns = now_ns();
+        let source = state.phone.source_of(call);
         let report = PhoneReport {
             phone: state.phone.name.clone(),
             call,
             role: state.phone.role,
             call_id,
             began_ns,
-            tone_hz: tone_of(&state.phone.source),
+            tone_hz: tone_of(&source),
             ..PhoneReport::default()
         };
         let leg = Leg {
@@ -63,6 +64,7 @@ impl Engine {
             state: LegState::Early,
             report,
             media,
+            source,
             full: detail_of(&state.phone, call) == Detail::Full,
             offer: None,
             answer: None,
@@ -185,7 +187,7 @@ impl Engine {
                 &offer,
                 &config.codecs,
                 config.events,
-                &config.source,
+                &leg.source,
                 &mut self.cache,
             )?,
             None => {

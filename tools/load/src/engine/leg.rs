@@ -8,6 +8,7 @@ use sip_core::DialogHandle;
 use crate::media::Media;
 use crate::phone::Step;
 use crate::report::PhoneReport;
+use crate::source::Source;
 
 /// Entries of one call's timeline.
 pub const EVENTS_MAX: usize = 10_000;
@@ -50,6 +51,8 @@ pub struct Leg {
     pub report: PhoneReport,
     /// Its RTP.
     pub media: Media,
+    /// What it says.
+    pub source: Source,
     /// Every arrival is kept.
     pub full: bool,
     /// The offer of the INVITE received.

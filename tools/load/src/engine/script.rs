@@ -93,6 +93,7 @@ impl Engine {
             Step::Say(source) => {
                 if let Some(Some(leg)) = self.legs.get_mut(index) {
                     leg.report.tone_hz = tone_of(source);
+                    leg.source = source.clone();
                     leg.media.say(source.clone(), &mut self.cache);
                 }
                 Ok(())

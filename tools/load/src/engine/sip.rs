@@ -188,7 +188,7 @@ impl Engine {
         let Some(Some(leg)) = self.legs.get_mut(index) else { return false };
         let Some(state) = self.phones.get(leg.phone) else { return false };
         let phone = &state.phone;
-        match leg.media.answered(sdp, &phone.codecs, &phone.source, &mut self.cache) {
+        match leg.media.answered(sdp, &phone.codecs, &leg.source, &mut self.cache) {
             Ok(()) => true,
             Err(what) => {
                 leg.note(EventKind::PeerMistake { what });
@@ -226,7 +226,7 @@ impl Engine {
                 &offer,
                 &config.codecs,
                 config.events,
-                &config.source,
+                &leg.source,
                 &mut self.cache,
             ),
             None => {

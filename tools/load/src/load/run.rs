@@ -12,14 +12,20 @@ use crate::codec::Codec;
 use crate::engine::Totals;
 use crate::phone::{Detail, Phone, Step, Traffic};
 
-/// Tone of the callers, hertz.
-const CALLER_HZ: f64 = 440.0;
-/// Tone of the answerers, hertz.
-const ANSWERER_HZ: f64 = 625.0;
+/// First tone of the callers, hertz; each call takes the next one.
+const CALLER_HZ: f64 = 400.0;
+/// First tone of the answerers, hertz: between those of the callers.
+const ANSWERER_HZ: f64 = 440.0;
+/// From one call's tone to the next one's.
+const TONE_STEP_HZ: f64 = 80.0;
+/// Different tones; the highest is below 3200 Hz.
+const TONES: u64 = 35;
 /// Both sides stop their media so long before the BYE, so that none is under way then.
 const QUIET_END_MS: u64 = 400;
 /// Both sides start their media so long after the answer, so that the path is open then.
 const QUIET_START_MS: u64 = 300;
+/// Shorter calls have too few bursts to tell for sure who hears whom among hundreds.
+pub const HEARING_MS_MIN: u64 = 4_000;
 /// Descriptors for everything but RTP.
 const DESCRIPTORS_BESIDE: u64 = 64;
 /// Time for the last calls to end, beside their duration.
@@ -299,7 +305,7 @@ fn caller_of(plan: &CallPlan) -> Phone {
     let mut phone = Phone::caller("caller", &plan.target)
         .user(&plan.user)
         .listen(plan.listen)
-        .tone(CALLER_HZ)
+        .tones(CALLER_HZ, TONE_STEP_HZ, TONES)
         .codecs(&plan.codecs)
         .media_after_ms(QUIET_START_MS)
         .script(script)
@@ -325,7 +331,7 @@ fn answerer_of(plan: &AnswerPlan) -> Phone {
     }
     Phone::callee("answerer")
         .listen(plan.listen)
-        .tone(ANSWERER_HZ)
+        .tones(ANSWERER_HZ, TONE_STEP_HZ, TONES)
         .codecs(&plan.codecs)
         .media_after_ms(QUIET_START_MS)
         .script(script)
