@@ -217,6 +217,23 @@ fn byes_crossing_each_other_end_both_legs_once() {
 }
 
 #[test]
+fn a_bye_of_the_callee_waits_for_the_ack() {
+    let mut world = world();
+    world.invite(0, 1);
+    world.run_ms(10);
+    let callee = incoming(&mut world, 1);
+    trace(&mut world);
+    world.with(1, |sip, now| {
+        sip.accept(now, callee, Vec::new(), sdp()).expect("accept");
+        sip.bye(now, callee, Vec::new()).expect("kept for later");
+    });
+    assert_eq!(trace(&mut world), ["1>0 200 INVITE"]);
+    world.run_ms(10);
+    assert_eq!(trace(&mut world), ["0>1 ACK", "1>0 BYE", "0>1 200 BYE"]);
+    assert_eq!((world.word(1), world.word(1)), ("ack".into(), "ended LocalBye".into()));
+}
+
+#[test]
 fn without_ack_the_answer_is_repeated_and_the_call_ended() {
     let mut world = world();
     world.invite(0, 1);
