@@ -211,7 +211,7 @@ pub fn list<T: 'static>(item: Kind<T>, max: usize) -> Kind<Vec<T>> {
 
 /// A path, relative to the folder of the configuration file.
 pub fn path() -> Kind<PathBuf> {
-    Kind::new("a path", |base, value| join(base, value))
+    Kind::new("a path", join)
 }
 
 /// A path to a file that can be read now.

@@ -29,7 +29,7 @@ fn read(r: &mut Reader) -> Config {
         let name = r.key("name", "Name.").example("acme").read(kind::text());
         let empty: Vec<String> = Vec::new();
         let hosts = r.key("hosts", "Hosts.").default(empty).read(kind::list(kind::name(), 3));
-        if hosts.iter().any(|host| *host == name) {
+        if hosts.contains(&name) {
             r.refuse("hosts", &name, "must not contain the account's own name");
         }
         (name, hosts)
