@@ -1,0 +1,188 @@
+//! The state of one media thread and its doors.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use media_core::dtmf::detect::DtmfDetector;
+use media_core::units::{RtpTime, SampleRate};
+
+use crate::command::{LegConfig, ProgramItem};
+use crate::deadlines::Deadlines;
+use crate::event::WorkerEvent;
+use crate::limits::{COPY_BYTES_MAX, WorkerLimits};
+use crate::list::Pool;
+use crate::op::OpTable;
+use crate::path::record::Tracks;
+use crate::port::CLOCK_HZ;
+use crate::stats::{DropCause, WorkerStats};
+use crate::table::PortTable;
+use crate::tx::Tx;
+
+/// Time at which a worker starts on its own scale: not zero, so that early times can be told
+/// from none.
+const START_US: u64 = 1_000_000;
+
+/// How a worker is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// Capacities.
+    pub limits: WorkerLimits,
+    /// For first sequence numbers and timestamps (RFC 3550 §5.1) and the times of reports.
+    pub seed: u64,
+}
+
+/// Memory that came with a command and is not needed any more. It is to be freed elsewhere: a
+/// prompt may be megabytes.
+#[derive(Debug)]
+pub enum Returned {
+    /// Items of a play program.
+    Items(Vec<ProgramItem>),
+    /// Parameters of a leg.
+    Leg(LegConfig),
+    /// Keys.
+    Text(String),
+}
+
+/// SplitMix64: for numbers that need not be secret.
+#[derive(Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Half to one and a half of `us`.
+    pub(crate) fn around(&mut self, us: u64) -> u64 {
+        us / 2 + self.next() % us.max(1)
+    }
+}
+
+/// A moment on the scale of the worker: in µs, and as RTP timestamp of media time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    pub(crate) us: u64,
+    pub(crate) rtp: RtpTime,
+}
+
+impl At {
+    pub(crate) const fn new(us: u64) -> Self {
+        Self { us, rtp: RtpTime((us * (CLOCK_HZ as u64 / 1_000) / 1_000) as u32) }
+    }
+}
+
+/// All media of one thread. See the crate page.
+#[derive(Debug)]
+pub struct Worker {
+    epoch: Instant,
+    pub(crate) ports: PortTable,
+    pub(crate) ops: OpTable,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) tracks: Pool<Tracks>,
+    pub(crate) detectors: Pool<DtmfDetector>,
+    pub(crate) events: VecDeque<WorkerEvent>,
+    pub(crate) returned: VecDeque<Returned>,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) stats: WorkerStats,
+    pub(crate) random: Random,
+}
+
+pub(crate) fn new_detector() -> DtmfDetector {
+    match DtmfDetector::new(SampleRate::HZ_8000) {
+        Some(detector) => detector,
+        None => unreachable!("8 kHz is a rate of the detector"),
+    }
+}
+
+impl Worker {
+    /// Takes all memory that packets will need.
+    #[must_use]
+    pub fn new(config: WorkerConfig, now: Instant) -> Self {
+        let limits = config.limits;
+        let waiting = (limits.ports_max as usize + limits.ops_max as usize) * 2;
+        Self {
+            epoch: now,
+            ports: PortTable::new(limits.ports_edge_max, limits.ports_max),
+            ops: OpTable::new(limits.ops_max),
+            deadlines: Deadlines::new(limits.ports_max),
+            tracks: Pool::new(limits.recordings_max, Tracks::new),
+            detectors: Pool::new(limits.detectors_max, new_detector),
+            events: VecDeque::with_capacity(waiting),
+            returned: VecDeque::with_capacity(waiting),
+            scratch: vec![0; COPY_BYTES_MAX],
+            stats: WorkerStats::default(),
+            random: Random(config.seed),
+        }
+    }
+
+    /// When [`Self::handle_tick`] wants to be called.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let (due_us, _) = self.deadlines.first()?;
+        Some(self.epoch + Duration::from_micros(due_us.saturating_sub(START_US)))
+    }
+
+    /// Next event. Drain after each call of another door.
+    pub fn poll_event(&mut self) -> Option<WorkerEvent> {
+        self.events.pop_front()
+    }
+
+    /// Next piece of memory that is to be freed elsewhere. Drain now and then.
+    pub fn poll_returned(&mut self) -> Option<Returned> {
+        self.returned.pop_front()
+    }
+
+    /// Counters since the worker was made.
+    #[must_use]
+    pub fn stats(&self) -> WorkerStats {
+        let mut stats = self.stats;
+        stats.ports = self.ports.len() as u64;
+        stats.ops = self.ops.len() as u64;
+        stats
+    }
+
+    pub(crate) fn at(&self, now: Instant) -> At {
+        let since = now.saturating_duration_since(self.epoch).as_micros();
+        At::new(START_US + u64::try_from(since).unwrap_or(u64::MAX / 2))
+    }
+
+    /// Handles deadlines that have come, at most a bounded number of ports. Call it before packets.
+    pub fn handle_tick<T: Tx>(&mut self, now: Instant, tx: &mut T) {
+        let at = self.at(now);
+        for _ in 0..crate::limits::DEADLINES_PER_CALL_MAX {
+            let Some((due_us, slot)) = self.deadlines.first() else { return };
+            if due_us > at.us {
+                return;
+            }
+            self.stats.lateness.add(at.us - due_us);
+            self.tick_port(slot, at, tx);
+            self.schedule(slot);
+        }
+    }
+
+    /// Computes a port's next deadline anew.
+    pub(crate) fn schedule(&mut self, slot: u32) {
+        let due = self.ports.get(slot).and_then(|port| {
+            let listeners = port.listeners.as_slice().iter();
+            let programs = listeners
+                .filter_map(|place| self.ops.get(*place).filter(|op| op.port == slot)?.due_us());
+            programs.chain(port.due_us()).min()
+        });
+        self.deadlines.set(slot, due);
+    }
+
+    pub(crate) fn emit(&mut self, event: WorkerEvent) {
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn drop_packet(&mut self, slot: u32, cause: DropCause) {
+        self.stats.drop(cause);
+        if let Some(port) = self.ports.get_mut(slot) {
+            port.dropped += 1;
+        }
+    }
+}
