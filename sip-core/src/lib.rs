@@ -20,7 +20,8 @@
 //! use rand::{SeedableRng, rngs::StdRng};
 //! use sip_core::*;
 //!
-//! let mut sip = SipEndpoint::new(SipConfig::new("192.0.2.1", 5060, [0; 32]), StdRng::seed_from_u64(1));
+//! let config = SipConfig::new("192.0.2.1", 5060, [0; 32]);
+//! let mut sip = SipEndpoint::new(config, StdRng::seed_from_u64(1));
 //! let uri = Uri::parse("sip:bob@192.0.2.2").unwrap();
 //! let me = NameAddr::new(Uri::parse("sip:alice@192.0.2.1").unwrap());
 //! let target = Destination::udp("192.0.2.2:5060".parse().unwrap());

@@ -53,7 +53,8 @@ header_names! {
     Identity "Identity" b'y', Path "Path" _, MinExpires "Min-Expires" _,
     MimeVersion "MIME-Version" _, AlertInfo "Alert-Info" _,
     AcceptContact "Accept-Contact" b'a', RejectContact "Reject-Contact" b'j',
-    RequestDisposition "Request-Disposition" b'd', Organization "Organization" _, AcceptEncoding "Accept-Encoding" _,
+    RequestDisposition "Request-Disposition" b'd',
+    Organization "Organization" _, AcceptEncoding "Accept-Encoding" _,
 }
 
 impl HeaderName {

@@ -83,7 +83,7 @@ pub fn split_outside(bytes: &[u8], separator: u8) -> impl Iterator<Item = &[u8]>
     })
 }
 
-/// The content of a quoted string, escapes removed. Bytes that are not quoted come back as they are.
+/// The content of a quoted string, escapes removed. Text that is not quoted comes back as it is.
 pub fn unquote(text: &str) -> String {
     let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return text.to_owned();
