@@ -1,6 +1,6 @@
 //! [`EdgeCore`]: the hub. It owns the state and only dispatches.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use crate::io::{Fact, Input, LinkInput, Output, ResolveId};
 use crate::media::op::PromptWaits;
 use crate::ports::Ports;
 use crate::route_table::RouteCalls;
+use crate::shard::call_id_of;
 use crate::timers::{TimerKey, Timers};
 
 /// One signalling shard of an edge. See the crate page.
@@ -41,6 +42,8 @@ pub struct EdgeCore {
     pub(crate) by_session_key: BTreeMap<SessionKey, CallSid>,
     pub(crate) legs: BTreeMap<CallSid, Leg>,
     pub(crate) by_dialog: BTreeMap<DialogHandle, CallSid>,
+    /// Call-IDs of inbound legs, so that a repeated INVITE of theirs is never shed.
+    pub(crate) inbound_call_ids: BTreeSet<Vec<u8>>,
     pub(crate) ports: Ports,
     pub(crate) prompts: PromptWaits,
     pub(crate) resolving: BTreeMap<ResolveId, CallSid>,
@@ -72,6 +75,7 @@ impl EdgeCore {
             by_session_key: BTreeMap::new(),
             legs: BTreeMap::new(),
             by_dialog: BTreeMap::new(),
+            inbound_call_ids: BTreeSet::new(),
             prompts: PromptWaits::default(),
             resolving: BTreeMap::new(),
             resolve_next: 0,
@@ -164,13 +168,16 @@ impl EdgeCore {
         transport: Transport,
         bytes: Bytes,
     ) {
-        match self.admission.judge(now, source.ip(), &bytes, self.sip.token_key()) {
+        let verdict = self.admission.judge(now, source.ip(), &bytes, self.sip.token_key());
+        let known =
+            |bytes: &[u8]| call_id_of(bytes).is_some_and(|id| self.inbound_call_ids.contains(id));
+        match verdict {
             Verdict::Drop => self.counters.datagrams_unlisted += 1,
-            Verdict::Shed => {
+            Verdict::Shed if !known(&bytes) => {
                 self.counters.calls_shed_rate += 1;
                 self.shed(source, local, transport, &bytes);
             }
-            Verdict::Pass => {
+            Verdict::Pass | Verdict::Shed => {
                 let input = sip_core::Input::Datagram { source, local, transport, bytes };
                 self.sip.handle_input(now, input);
             }
@@ -218,6 +225,11 @@ impl EdgeCore {
                 self.end_leg(now, leg, LegEnd::new(EndReason::ControlLost, Blame::Us));
             }
             TimerKey::Dial(leg) => self.on_dial_timeout(now, leg),
+            TimerKey::Ack(leg) => {
+                // The endpoint has begun its BYE at the same moment and would report this only
+                // when that is answered, or 32 s later.
+                self.end_leg(now, leg, LegEnd::new(EndReason::AckTimeout, Blame::Carrier));
+            }
             TimerKey::TimeLimit(leg) => {
                 self.end_leg(now, leg, LegEnd::new(EndReason::TimeLimit, Blame::Us));
             }

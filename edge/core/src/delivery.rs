@@ -56,7 +56,8 @@ impl Deliveries {
     /// The session is over; its numbering is kept until `kept_max` others have ended. Returns how
     /// many events were given up with those that were forgotten.
     pub(crate) fn close(&mut self, session: CallSid) -> u64 {
-        let Some(delivery) = self.by_session.get_mut(&session) else { return 0 };
+        let delivery = self.by_session.get_mut(&session).filter(|delivery| delivery.live);
+        let Some(delivery) = delivery else { return 0 };
         delivery.live = false;
         self.ended.push_back(session);
         let mut dropped = 0;

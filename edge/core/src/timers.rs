@@ -13,6 +13,8 @@ pub(crate) enum TimerKey {
     Offer(CallSid),
     /// An outbound leg is not answered.
     Dial(CallSid),
+    /// Our 200 is not acknowledged.
+    Ack(CallSid),
     /// The permitted length of a call.
     TimeLimit(CallSid),
     /// A leg needs control and none is there.

@@ -58,6 +58,11 @@ impl EdgeCore {
             .collect()
     }
 
+    /// True if commands of this session are for this shard: it is alive here, or was not long ago.
+    pub fn knows(&self, session: CallSid) -> bool {
+        self.calls.contains_key(&session) || self.deliveries.get(session).is_some()
+    }
+
     /// How many legs are alive.
     pub fn legs_live(&self) -> usize {
         self.legs.len()
@@ -65,7 +70,7 @@ impl EdgeCore {
 
     /// Everything that grows with calls: all zero when no call is left and SIP's wait states
     /// (RFC 3261 timers, up to 32 s) are over.
-    pub fn residue(&self) -> [(&'static str, usize); 11] {
+    pub fn residue(&self) -> [(&'static str, usize); 12] {
         [
             ("legs", self.legs.len()),
             ("calls", self.calls.len()),
@@ -75,6 +80,7 @@ impl EdgeCore {
             ("prompts", self.prompts.len()),
             ("resolving", self.resolving.len()),
             ("session keys", self.by_session_key.len()),
+            ("Call-IDs", self.inbound_call_ids.len()),
             ("route calls", self.route_calls.len()),
             ("SIP dialogs", self.sip.dialogs_live()),
             ("SIP transactions", self.sip.transactions_live()),

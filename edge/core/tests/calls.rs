@@ -10,10 +10,10 @@ use edge_media::event::WorkerEvent;
 use link_proto::call::{Blame, CallCommand, CallEvent, DialParams, EndReason, OnPeerEnd};
 use link_proto::media::{
     AudioCodec, CollectEnd, CollectRules, LinkPath, MediaCommand, MediaEvent, PlayEnd, PlayItem,
-    Port, PromptKey, StartWhen,
+    Port, PromptKey, RecordEnd, RecordRules, StartWhen,
 };
 use link_proto::message::CommandResult;
-use link_proto::{CallSid, OpId};
+use link_proto::{CallSid, OpId, RecordingSid};
 use sip_core::Header;
 
 use world::phone::Manner;
@@ -592,4 +592,83 @@ fn a_lost_worker_does_not_hold_up_the_end_of_a_leg() {
     assert!(world.allocated.is_empty());
     let done = MediaEvent::PlayDone { op: OpId(1), end: PlayEnd::LegEnded };
     assert_eq!(world.control.media().last(), Some(&&done));
+}
+
+#[test]
+fn a_recording_starts_after_the_beep_and_is_handed_over() {
+    let mut world = World::new(24);
+    let leg = world.accepted_call();
+    let recording = RecordingSid([3; 16]);
+    let items = vec![PlayItem::Beep { length_ms: 500 }];
+    let beep = MediaCommand::Play { op: OpId(1), port: Port::Leg(leg), items };
+    let rules = RecordRules {
+        recording,
+        with: None,
+        dual_channel: false,
+        start: StartWhen::AfterPlay(OpId(1)),
+        length_max_ms: 60_000,
+        silence_timeout_ms: 5_000,
+        finish_on: "#".to_owned(),
+        trim_silence: true,
+    };
+    let record = MediaCommand::Record { op: OpId(2), port: Port::Leg(leg), rules };
+    for command in [beep, record] {
+        world.command(leg, leg, CallCommand::Media(command));
+    }
+    world.run_ms(10);
+    let starts = |world: &World| {
+        let start = |c: &&WorkerCommand| matches!(c, WorkerCommand::StartOp { .. });
+        world.worker.log.iter().filter(start).count()
+    };
+    assert_eq!(starts(&world), 0);
+    world.worker.finish_plays();
+    world.pump();
+    world.run_ms(1);
+    assert_eq!(starts(&world), 1);
+    world.command(leg, leg, CallCommand::Media(MediaCommand::Stop { op: OpId(2) }));
+    world.run_ms(1);
+    let end = RecordEnd::Stopped;
+    let done = MediaEvent::RecordDone { op: OpId(2), recording, duration_ms: 1_234, end };
+    assert_eq!(world.control.media().last(), Some(&&done));
+    assert!(world.outputs.iter().any(|o| o.contains("CloseRecording") && o.contains("1234")));
+    world.command(leg, leg, hangup());
+    world.check_clean();
+}
+
+#[test]
+fn an_answer_that_is_never_acknowledged_ends_the_call() {
+    let mut world = World::new(25);
+    let leg = world.offer_call();
+    world.phones.remove(&world::address(ALICE));
+    world.command(leg, leg, CallCommand::Accept { codec: None });
+    world.run(Duration::from_secs(31));
+    assert_eq!(world.control.ended(leg), None);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.control.ended(leg), Some(EndReason::AckTimeout));
+    let byes = world.sent.iter().filter(|(_, bytes)| bytes.starts_with(b"BYE ")).count();
+    assert!(byes >= 1);
+    world.check_clean();
+}
+
+#[test]
+fn a_callee_that_is_not_there_times_out() {
+    let mut world = World::new(26);
+    world.phones.remove(&world::address(BOB));
+    let bob = CallSid([0xb0; 16]);
+    let params = DialParams { timeout_ms: 60_000, ..dial_to("sip:bob@10.0.1.2") };
+    world.command(bob, bob, CallCommand::Dial(params));
+    world.run(Duration::from_secs(33));
+    assert_eq!(world.control.ended(bob), Some(EndReason::Timeout));
+    world.check_clean();
+}
+
+#[test]
+fn a_call_that_begins_on_hold_says_so() {
+    let mut world = World::new(27);
+    let body = world::phone::sdp(world::address(ALICE), "0 101", "sendonly");
+    world.phone(ALICE).first_offer = Some(body);
+    let leg = world.accepted_call();
+    assert!(world.control.events_of(leg).contains(&&CallEvent::Hold { on: true }));
+    world.command(leg, leg, hangup());
+    world.check_clean();
 }

@@ -52,11 +52,16 @@ fn bridge(world: &mut World) -> CallSid {
     let alice = offer(world);
     send(world, alice, alice, CallCommand::Accept { codec: None });
     send(world, alice, BOB_LEG, dial("sip:bob@10.0.1.2"));
-    send(world, alice, alice, CallCommand::Couple {
-        peer: BOB_LEG,
-        on_peer_end: OnPeerEnd::Hold,
-        peer_on_end: OnPeerEnd::End,
-    });
+    send(
+        world,
+        alice,
+        alice,
+        CallCommand::Couple {
+            peer: BOB_LEG,
+            on_peer_end: OnPeerEnd::Hold,
+            peer_on_end: OnPeerEnd::End,
+        },
+    );
     world.run_ms(100);
     for (from, to) in [(alice, BOB_LEG), (BOB_LEG, alice)] {
         let (from, to) = (Port::Leg(from), Port::Leg(to));
@@ -188,8 +193,7 @@ fn a_repeated_command_is_answered_from_memory() {
     assert_eq!(plays.count(), 1);
     assert_eq!(world.edge.counters().commands_repeated, 4);
     // A gap is not carried out: what is missing comes again.
-    let ahead =
-        CommandMessage { session: leg, id: 4, epoch: 1, leg, command: hangup() };
+    let ahead = CommandMessage { session: leg, id: 4, epoch: 1, leg, command: hangup() };
     world.input(Input::Link(LinkInput::Command(ahead)));
     world.run_ms(50);
     assert_eq!(world.control.ended(leg), None);
@@ -237,11 +241,8 @@ fn commands_to_what_is_not_there_are_refused() {
     let mut world = World::new(9);
     let leg = offer(&mut world);
     let nobody = CallSid([9; 16]);
-    let link = MediaCommand::Link {
-        from: Port::Leg(leg),
-        to: Port::Leg(nobody),
-        path: LinkPath::Relay,
-    };
+    let link =
+        MediaCommand::Link { from: Port::Leg(leg), to: Port::Leg(nobody), path: LinkPath::Relay };
     let couple = CallCommand::Couple {
         peer: nobody,
         on_peer_end: OnPeerEnd::End,
@@ -474,4 +475,47 @@ fn ops_06_a_flood_is_shed_without_state() {
     assert!(world.sent.iter().any(|(_, b)| String::from_utf8_lossy(b).contains("Retry-After: 5")));
     let events = world.control.events.iter().filter(|e| matches!(e.event, CallEvent::Offered(_)));
     assert_eq!(events.count(), 1);
+}
+
+#[test]
+fn a_repeated_invite_of_a_call_is_never_shed() {
+    let mut config = world::config();
+    config.providers[0].calls_per_s_max = 1;
+    let mut world = World::with(19, config, Tables::default());
+    let invite = "INVITE sip:+4930222@10.0.0.1 SIP/2.0\nVia: SIP/2.0/UDP 10.0.1.3;branch=z9hG4bK1\n\
+                  From: <sip:a@x>;tag=1\nTo: <sip:b@x>\nCall-ID: same\nCSeq: 1 INVITE\n\
+                  Contact: <sip:a@10.0.1.3>\nMax-Forwards: 70\nContent-Length: 0\n\n";
+    for _ in 0..4 {
+        world.datagram(CAROL, invite);
+    }
+    assert!(!world.sent.iter().any(|(_, bytes)| bytes.starts_with(b"SIP/2.0 503")));
+    assert_eq!(world.edge.legs_live(), 1);
+}
+
+#[test]
+fn events_are_bounded_while_control_is_away_but_ends_are_kept() {
+    let mut config = world::config();
+    config.events_max = 10;
+    let mut world = World::with(20, config, Tables::default());
+    let alice = bridge(&mut world);
+    let keys = "*".to_owned();
+    let watch = MediaCommand::Watch { op: OpId(1), port: Port::Leg(alice), keys };
+    send(&mut world, alice, alice, CallCommand::Media(watch));
+    world.run_ms(10);
+    let port = world.worker.programs.values().next().unwrap().0;
+    world.disconnect();
+    for _ in 0..50 {
+        world.worker.press(port, '*');
+        world.pump();
+        world.run_ms(1);
+    }
+    world.with_phone(ALICE, |alice, now| alice.hang_up(now));
+    world.run_ms(500);
+    world.connect();
+    world.run_ms(10);
+    let keys = world.control.media().iter().filter(|e| matches!(e, MediaEvent::Key { .. })).count();
+    assert_eq!((keys, world.edge.counters().events_dropped), (10, 40));
+    assert_eq!(world.control.ended(alice), Some(EndReason::RemoteBye));
+    assert_eq!(world.control.ended(BOB_LEG), Some(EndReason::PeerEnded));
+    world.check_clean();
 }

@@ -100,6 +100,9 @@ impl EdgeCore {
     pub(crate) fn attach_dialog(&mut self, sid: CallSid, dialog: DialogHandle) {
         let call_id = self.sip.call_id(dialog).unwrap_or_default().to_owned();
         if let Some(leg) = self.legs.get_mut(&sid) {
+            if leg.inbound {
+                self.inbound_call_ids.insert(call_id.clone().into_bytes());
+            }
             leg.dialog = Some(dialog);
             leg.call_id = call_id;
             self.by_dialog.insert(dialog, sid);
@@ -188,24 +191,29 @@ impl EdgeCore {
         leg.answered_at = Some(now);
         leg.media.set_answered();
         let negotiated = leg.media.is_negotiated();
+        let ack_max = self.config.sip.timers.transaction_timeout();
+        self.timers.set(TimerKey::Ack(sid), now + ack_max);
         self.update_worker_leg(sid);
         self.start_time_limit(now, sid);
         self.fact(Fact::Answered { leg: sid });
         if negotiated {
             self.report_answered(now, sid);
+            self.review_endpoint_hold(now, sid);
         }
         self.review_hold(now, sid);
     }
 
     /// The ACK of our 200; it carries the answer if the 200 carried the offer.
     pub(crate) fn on_ack(&mut self, now: Instant, sid: CallSid, sdp: Option<Bytes>) {
+        self.timers.cancel(TimerKey::Ack(sid));
         let Some(leg) = self.legs.get_mut(&sid).filter(|leg| leg.is_live()) else { return };
         if !leg.media.awaits_answer() {
             return;
         }
+        let party = leg.party();
         let read = sdp.map(|sdp| leg.media.read_answer(&sdp, false));
         if !matches!(read, Some(Ok(()))) {
-            self.end_leg(now, sid, LegEnd::new(EndReason::NotAcceptable, Blame::Caller));
+            self.end_leg(now, sid, LegEnd::new(EndReason::NotAcceptable, party));
             return;
         }
         self.update_worker_leg(sid);

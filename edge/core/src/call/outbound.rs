@@ -127,7 +127,12 @@ impl EdgeCore {
         dialling.resolve = None;
         match address {
             Some(address) => {
-                dialling.target = Some(Destination::udp(address));
+                let target = Destination::udp(address);
+                dialling.target = Some(target);
+                let latching = self.latching_towards(&NextHop::Address(target));
+                if let Some(leg) = self.legs.get_mut(&sid) {
+                    leg.media.set_latching(latching);
+                }
                 self.outbound_ready(now, sid);
             }
             None => {

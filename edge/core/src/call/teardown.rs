@@ -61,10 +61,9 @@ impl EdgeCore {
                 self.sip.hang_up(now, dialog, status, headers)
             };
         }
-        for key in [TimerKey::Offer(sid), TimerKey::Dial(sid)] {
-            self.timers.cancel(key);
+        for key in [TimerKey::Offer, TimerKey::Dial, TimerKey::Ack, TimerKey::TimeLimit] {
+            self.timers.cancel(key(sid));
         }
-        self.timers.cancel(TimerKey::TimeLimit(sid));
         self.timers.cancel(TimerKey::ControlHold(sid));
         self.end_peer(now, sid, end);
         self.remove_leg_port(now, session, sid, port);
@@ -105,6 +104,9 @@ impl EdgeCore {
     pub(crate) fn finish_leg(&mut self, now: Instant, sid: CallSid) {
         let Some(leg) = self.legs.remove(&sid) else { return };
         self.timers.cancel(TimerKey::Stats(sid));
+        if leg.inbound {
+            self.inbound_call_ids.remove(leg.call_id.as_bytes());
+        }
         let end = leg.end.unwrap_or(LegEnd::new(EndReason::Internal, Blame::Us));
         self.end_ops_of(now, leg.session, leg.port);
         self.fail_waiting_of(now, leg.session, sid);

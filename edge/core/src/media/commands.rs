@@ -21,6 +21,8 @@ use crate::timers::TimerKey;
 const ALLOCATION_MAX: Duration = Duration::from_secs(5);
 /// How long a worker may take to let go of a port before its sockets are closed anyway.
 const REMOVAL_MAX: Duration = Duration::from_secs(10);
+/// Snapshots of a session that may wait for the worker's answer.
+const SNAPSHOTS_MAX: usize = 64;
 /// Media commands of a session that may wait for sockets.
 const WAITING_MAX: usize = 256;
 
@@ -439,6 +441,9 @@ impl EdgeCore {
             .find(|record| record.state == PortState::Ready)
             .map(|record| record.worker);
         if let Some(call) = self.calls.get_mut(&session) {
+            if call.snapshots.len() >= SNAPSHOTS_MAX {
+                call.snapshots.pop_first();
+            }
             call.snapshots.insert(phase, leg);
         }
         match ready {

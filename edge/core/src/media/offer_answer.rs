@@ -143,6 +143,10 @@ impl LegMedia {
         self.addresses = Some((rtp, rtcp));
     }
 
+    pub(crate) fn set_latching(&mut self, latching: Latching) {
+        self.config.latching = latching;
+    }
+
     pub(crate) fn set_answered(&mut self) {
         self.config.answered = true;
     }

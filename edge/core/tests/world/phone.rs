@@ -30,6 +30,8 @@ pub struct Phone {
     pub formats: &'static str,
     /// Leave the session description out of its INVITE.
     pub offerless: bool,
+    /// Offer with this instead of the usual one.
+    pub first_offer: Option<Body>,
     pub events: Vec<Event>,
     /// Its present call.
     pub call: Option<DialogHandle>,
@@ -56,6 +58,7 @@ impl Phone {
             manner: Manner::Answer,
             formats: "0 8 101",
             offerless: false,
+            first_offer: None,
             events: Vec::new(),
             call: None,
         }
@@ -72,7 +75,8 @@ impl Phone {
         let target = Destination::udp(EDGE.parse().expect("an address"));
         let mut params = InviteParams::new(target, uri.clone(), from, NameAddr::new(uri));
         params.headers = headers;
-        params.body = (!self.offerless).then(|| self.body());
+        let body = self.first_offer.clone().unwrap_or_else(|| self.body());
+        params.body = (!self.offerless).then_some(body);
         self.call = Some(self.sip.invite(now, params).expect("an INVITE"));
     }
 
