@@ -63,7 +63,9 @@ impl EdgeCore {
     /// A SIP URI as it is; a number by the longest prefix of the route table.
     fn dialled_uri(&self, to: &str) -> Result<Uri, String> {
         if to.contains(':') {
-            return Uri::parse(to).ok_or_else(|| format!("{to:?} is not a URI"));
+            // RFC 3261 §19.1.1: a request URI has no headers part.
+            let uri = Uri::parse(to).and_then(|uri| Uri::parse(uri.without_headers()));
+            return uri.ok_or_else(|| format!("{to:?} is not a URI"));
         }
         let number_safe = !to.is_empty() && to.bytes().all(|c| c.is_ascii_graphic() && c != b'@');
         let route = self.tables.route(to).filter(|_| number_safe);
@@ -150,7 +152,7 @@ impl EdgeCore {
         let Some(target) = leg.dialling.as_ref().and_then(|dialling| dialling.target) else {
             return;
         };
-        if !self.ports.get(leg.port).is_some_and(|port| port.addresses.is_some()) {
+        if self.ports.get(leg.port).is_none_or(|port| port.addresses.is_none()) {
             return;
         }
         let Some(dialling) = leg.dialling.take() else { return };

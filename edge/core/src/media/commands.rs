@@ -424,7 +424,8 @@ impl EdgeCore {
                 record.trunk_up = up;
             }
             let event = CallEvent::Media(MediaEvent::ChannelState { channel, up });
-            self.emit(now, session, session, event);
+            let leg = self.leg_to_report_on(session, session);
+            self.emit(now, session, leg, event);
             let legs = self.calls.get(&session).map(|call| call.legs.clone()).unwrap_or_default();
             for leg in legs {
                 self.review_hold(now, leg);

@@ -4,3 +4,4 @@ pub(crate) mod commands;
 pub(crate) mod events;
 pub(crate) mod offer_answer;
 pub(crate) mod op;
+pub(crate) mod programs;
