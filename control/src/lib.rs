@@ -22,3 +22,29 @@ pub mod services;
 
 pub use assemble::{Control, run, start};
 pub use config::Config;
+
+/// The life of the process: configuration, log, build, run, drain.
+///
+/// # Errors
+/// All problems of the configuration at once; or what could not be built.
+pub fn run_file(path: &std::path::Path, check_only: bool) -> anyhow::Result<()> {
+    link_daemon::install_crypto_provider();
+    let config = config::load(path)?;
+    if check_only {
+        println!("{}: in order", path.display());
+        return Ok(());
+    }
+    let level = link_daemon::log::init(&config.log, config.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (trigger, shutdown) = link_daemon::drain::switch();
+        tokio::spawn(async move {
+            match link_daemon::signal::termination().await {
+                Ok(name) => tracing::info!(signal = name, "shutting down"),
+                Err(error) => tracing::error!(%error, "no signals; shutting down"),
+            }
+            trigger.shut_down();
+        });
+        run(config, level, shutdown).await
+    })
+}

@@ -193,8 +193,11 @@ async fn start_threads(
     let trunk_address = bound.recv().context("media trunk")?;
 
     let (connection, connected) = watch::channel(None);
-    let prompts =
-        PromptCache::new(&config.data_folder.join("prompts"), PROMPT_SAMPLES_MAX, connected.clone())?;
+    let prompts = PromptCache::new(
+        &config.data_folder.join("prompts"),
+        PROMPT_SAMPLES_MAX,
+        connected.clone(),
+    )?;
     tokio::spawn(upload::run(recordings, ready, connected.clone(), shutdown.clone()));
 
     let (to_core, from_link) = mpsc::channel(QUEUE_ENTRIES_MAX);
@@ -328,7 +331,8 @@ fn start_link(
     parts: LinkParts,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let any: IpAddr = if config.sip.listen.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() };
+    let any: IpAddr =
+        if config.sip.listen.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() };
     let plan = EndpointPlan {
         bind: SocketAddr::new(any, 0),
         alpn: quic::LINK_ALPN,
@@ -426,7 +430,8 @@ impl Running {
 
     /// Whether a thread has ended by itself: the process cannot serve calls any more.
     pub fn is_broken(&self) -> bool {
-        let dead = |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
+        let dead =
+            |thread: &Option<JoinHandle<()>>| thread.as_ref().is_none_or(JoinHandle::is_finished);
         dead(&self.signalling)
             || dead(&self.recorder)
             || dead(&self.trunk)

@@ -130,7 +130,8 @@ pub fn read(r: &mut Reader) -> Config {
     let region = region.example("eu").read(kind::name());
     let core = r.key("core", "This is a media node of a core region: others may send media here.");
     let core = core.default(false).read(kind::boolean());
-    let data = r.key("data_folder", "Folder of tables, prompts and recordings on their way to control.");
+    let data =
+        r.key("data_folder", "Folder of tables, prompts and recordings on their way to control.");
     let data_folder = data.example("data/edge").read(kind::writable_folder());
     let admin = r.table("admin", "Port for operators: /live /ready /metrics /calls.", |r| {
         let listen = r.key("listen", "Address (TCP). Has no login: keep it private.");
@@ -152,11 +153,14 @@ pub fn read(r: &mut Reader) -> Config {
         sip: r.table("sip", "Signalling.", read_sip),
         media: r.table("media", "RTP sockets and worker threads.", read_media),
         resources: r.table("resources", "What this node does for media.", read_resources),
-        link: r.table("link", "Connection to control.", |r| {
-            read_link(r, &node_name, &region_name)
-        }),
+        link: r.table("link", "Connection to control.", |r| read_link(r, &node_name, &region_name)),
         trunk: r.table("trunk", "RTP between nodes, many calls in one flow.", read_trunk),
-        providers: r.tables("provider", "Who may send calls; first match wins.", 1_000, read_provider),
+        providers: r.tables(
+            "provider",
+            "Who may send calls; first match wins.",
+            1_000,
+            read_provider,
+        ),
         routes: r.tables("route", "Routes until control pushes its table.", 10_000, read_route),
         node: NodeId(node),
         data_folder,
@@ -216,10 +220,9 @@ fn read_media(r: &mut Reader) -> Media {
     let advertise = r.key("advertise", "Address in SDP; default is sip.advertise.");
     let advertise = advertise.example("192.0.2.7").read_optional(kind::ip_address());
     let ports = r.key("ports", "First and last UDP port for RTP and RTCP, two per leg.");
-    let ports = ports.default("20000-29999").read(kind::parsed(
-        "FIRST-LAST with FIRST even, above 1023 and below LAST",
-        parse_ports,
-    ));
+    let ports = ports
+        .default("20000-29999")
+        .read(kind::parsed("FIRST-LAST with FIRST even, above 1023 and below LAST", parse_ports));
     let workers = r.key("workers", "Media threads.").default(1);
     let workers = workers.read(kind::integer(1..=64)) as u16;
     let pin = r.key("pin", "Pin each media thread to a core of the affinity mask.");
@@ -228,7 +231,8 @@ fn read_media(r: &mut Reader) -> Media {
     let timeout = timeout.default(60).read(kind::seconds(0..=86_400));
     let fifo = r.key("fifo_priority", "SCHED_FIFO priority of the media threads; 0 = off.");
     let fifo_priority = fifo.default(0).read(kind::integer(0..=99)) as u8;
-    let busy = r.key("busy_poll_ms", "Look for packets so long before sleeping; 0 = sleep at once.");
+    let busy =
+        r.key("busy_poll_ms", "Look for packets so long before sleeping; 0 = sleep at once.");
     let busy_poll = busy.default(0).read(kind::millis(0..=100));
     let unset = IpAddr::from([0, 0, 0, 0]);
     let listen = listen.unwrap_or(unset);
@@ -287,7 +291,8 @@ fn read_trunk(r: &mut Reader) -> Trunk {
     let listen = r.key("listen", "UDP address of the media trunk.").default("0.0.0.0:7444");
     let listen = listen.read(kind::listen_address());
     let advertise = r.key("advertise", "host:port that other nodes use; default is the bound one.");
-    let advertise = advertise.example("edge.example.net:7444").read_optional(kind::remote_address());
+    let advertise =
+        advertise.example("edge.example.net:7444").read_optional(kind::remote_address());
     let calls = r.key("calls_max", "Calls at once that the path is provisioned for.");
     let calls_max = calls.default(1_000).read(kind::integer(1..=100_000)) as u32;
     let round_trip = r.key("round_trip_max_ms", "Longest round trip to another node.");
@@ -342,8 +347,17 @@ mod tests {
                     [media]\nports = \"20001-20100\"\n";
         let problems = parse(text, folder.path()).unwrap_err().to_string();
         for part in [
-            "edge.toml:1", "node", "Edge 1", "sip.listen", "127.0.0.1", "sip.legs", "sip.legs_max",
-            "media.ports", "20001-20100", "link.ca_file", "provider",
+            "edge.toml:1",
+            "node",
+            "Edge 1",
+            "sip.listen",
+            "127.0.0.1",
+            "sip.legs",
+            "sip.legs_max",
+            "media.ports",
+            "20001-20100",
+            "link.ca_file",
+            "provider",
         ] {
             assert!(problems.contains(part), "{part} is missing in:\n{problems}");
         }

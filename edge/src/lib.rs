@@ -13,6 +13,7 @@
 pub mod assemble;
 pub mod config;
 pub mod link_client;
+pub mod media_counters;
 pub mod media_handle;
 pub mod media_ports;
 pub mod media_thread;

@@ -13,11 +13,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Reads one configuration file, checks all of it before a port is bound, and runs until SIGTERM
 /// or SIGINT; then it takes no new calls, waits for the others, and ends.
 #[derive(Parser)]
-#[command(name = "tandem-edge", version, after_help = "\
+#[command(
+    name = "tandem-edge",
+    version,
+    after_help = "\
 Examples:
   tandem-edge --sample > edge.toml      a configuration with every key explained
   tandem-edge --config edge.toml --check
-  tandem-edge --config edge.toml")]
+  tandem-edge --config edge.toml"
+)]
 struct Arguments {
     /// Configuration file.
     #[arg(long, value_name = "FILE", required_unless_present = "sample")]

@@ -39,7 +39,15 @@ impl MediaPorts {
     pub fn new(bind: IpAddr, advertise: IpAddr, first: u16, last: u16, drain: Duration) -> Self {
         let free = (first..last).step_by(2).collect();
         let socket = SocketConfig::default();
-        Self { bind, advertise, free, draining: VecDeque::new(), used: BTreeMap::new(), drain, socket }
+        Self {
+            bind,
+            advertise,
+            free,
+            draining: VecDeque::new(),
+            used: BTreeMap::new(),
+            drain,
+            socket,
+        }
     }
 
     /// Binds the next pair. Returns the sockets and the advertised RTP and RTCP addresses.

@@ -52,23 +52,67 @@ impl EdgeCollector {
         let view = self.snapshot.view();
         let (core, sip, trunk) = (&view.counters, &view.sip, &self.trunk);
         vec![
-            ("sip_datagrams_unlisted", "Datagrams from no provider, dropped before parsing", core.datagrams_unlisted),
+            (
+                "sip_datagrams_unlisted",
+                "Datagrams from no provider, dropped before parsing",
+                core.datagrams_unlisted,
+            ),
             ("sip_requests_received", "SIP requests received", sip.requests_received),
             ("sip_requests_sent", "SIP requests sent", sip.requests_sent),
             ("sip_responses_received", "SIP responses received", sip.responses_received),
             ("sip_responses_sent", "SIP responses sent", sip.responses_sent),
-            ("sip_malformed_dropped", "Malformed SIP that cannot be answered", sip.parse_errors_dropped),
-            ("sip_malformed_answered", "Malformed SIP answered with 400", sip.parse_errors_answered),
-            ("sip_retransmissions_sent", "SIP requests sent again", sip.request_retransmissions_sent),
-            ("sip_retransmissions_received", "SIP requests received again", sip.request_retransmissions_received),
-            ("sip_transaction_timeouts", "SIP transactions without answer", sip.transaction_timeouts),
+            (
+                "sip_malformed_dropped",
+                "Malformed SIP that cannot be answered",
+                sip.parse_errors_dropped,
+            ),
+            (
+                "sip_malformed_answered",
+                "Malformed SIP answered with 400",
+                sip.parse_errors_answered,
+            ),
+            (
+                "sip_retransmissions_sent",
+                "SIP requests sent again",
+                sip.request_retransmissions_sent,
+            ),
+            (
+                "sip_retransmissions_received",
+                "SIP requests received again",
+                sip.request_retransmissions_received,
+            ),
+            (
+                "sip_transaction_timeouts",
+                "SIP transactions without answer",
+                sip.transaction_timeouts,
+            ),
             ("sip_ack_timeouts", "Answers that were never acknowledged", sip.ack_timeouts),
-            ("calls_shed_rate", "Calls refused by the rate limit of their provider", core.calls_shed_rate),
+            (
+                "calls_shed_rate",
+                "Calls refused by the rate limit of their provider",
+                core.calls_shed_rate,
+            ),
             ("calls_refused_drain", "Calls refused while draining", core.calls_refused_drain),
-            ("calls_refused_capacity", "Calls refused for lack of legs, ports or sockets", core.calls_refused_capacity),
-            ("calls_refused_control", "Calls refused without a control node", core.calls_refused_no_control),
-            ("calls_refused_media", "Calls refused for lack of a common codec", core.calls_refused_media),
-            ("calls_without_instructions", "Calls connected without control", core.calls_without_instructions),
+            (
+                "calls_refused_capacity",
+                "Calls refused for lack of legs, ports or sockets",
+                core.calls_refused_capacity,
+            ),
+            (
+                "calls_refused_control",
+                "Calls refused without a control node",
+                core.calls_refused_no_control,
+            ),
+            (
+                "calls_refused_media",
+                "Calls refused for lack of a common codec",
+                core.calls_refused_media,
+            ),
+            (
+                "calls_without_instructions",
+                "Calls connected without control",
+                core.calls_without_instructions,
+            ),
             ("legs_inbound", "Inbound legs", core.legs_inbound),
             ("legs_outbound", "Outbound legs", core.legs_outbound),
             ("legs_ended", "Legs that ended", core.legs_ended),
@@ -79,15 +123,47 @@ impl EdgeCollector {
             ("link_commands_refused", "Commands refused for their content", core.commands_refused),
             ("link_events_sent", "Events given to control", core.events),
             ("link_events_resent", "Events sent again after a reconnect", core.events_resent),
-            ("link_events_dropped", "Events dropped because control was away too long", core.events_dropped),
-            ("trunk_packets_sent", "RTP packets sent through trunks", trunk.packets_sent.load(Relaxed)),
-            ("trunk_packets_received", "RTP packets received through trunks", trunk.packets_received.load(Relaxed)),
+            (
+                "link_events_dropped",
+                "Events dropped because control was away too long",
+                core.events_dropped,
+            ),
+            (
+                "trunk_packets_sent",
+                "RTP packets sent through trunks",
+                trunk.packets_sent.load(Relaxed),
+            ),
+            (
+                "trunk_packets_received",
+                "RTP packets received through trunks",
+                trunk.packets_received.load(Relaxed),
+            ),
             ("trunk_datagrams_sent", "Trunk datagrams sent", trunk.datagrams_sent.load(Relaxed)),
-            ("trunk_dropped_unconnected", "RTP packets for a peer that is not connected", trunk.dropped_no_connection.load(Relaxed)),
-            ("trunk_dropped_refused", "RTP packets that QUIC refused", trunk.dropped_refused.load(Relaxed)),
-            ("trunk_dropped_unknown", "RTP packets of unknown channels", trunk.dropped_unknown_channel.load(Relaxed)),
-            ("trunk_dropped_full", "RTP packets dropped before a full ring", trunk.dropped_ring_full.load(Relaxed)),
-            ("trunk_datagrams_malformed", "Trunk datagrams that cannot be read", trunk.malformed.load(Relaxed)),
+            (
+                "trunk_dropped_unconnected",
+                "RTP packets for a peer that is not connected",
+                trunk.dropped_no_connection.load(Relaxed),
+            ),
+            (
+                "trunk_dropped_refused",
+                "RTP packets that QUIC refused",
+                trunk.dropped_refused.load(Relaxed),
+            ),
+            (
+                "trunk_dropped_unknown",
+                "RTP packets of unknown channels",
+                trunk.dropped_unknown_channel.load(Relaxed),
+            ),
+            (
+                "trunk_dropped_full",
+                "RTP packets dropped before a full ring",
+                trunk.dropped_ring_full.load(Relaxed),
+            ),
+            (
+                "trunk_datagrams_malformed",
+                "Trunk datagrams that cannot be read",
+                trunk.malformed.load(Relaxed),
+            ),
         ]
     }
 

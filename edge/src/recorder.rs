@@ -374,7 +374,13 @@ mod tests {
         RecorderMessage::Audio(AudioBlock { recorder: RecorderHandle(1), channels: 1, samples })
     }
 
-    fn start(folder: &Path) -> (mpsc::UnboundedSender<RecorderCommand>, Arc<ArrayQueue<RecorderMessage>>, std::thread::JoinHandle<()>) {
+    fn start(
+        folder: &Path,
+    ) -> (
+        mpsc::UnboundedSender<RecorderCommand>,
+        Arc<ArrayQueue<RecorderMessage>>,
+        std::thread::JoinHandle<()>,
+    ) {
         let (commands, receiver) = mpsc::unbounded_channel();
         let audio = Arc::new(ArrayQueue::new(1_000));
         let recorder = Recorder {
@@ -421,7 +427,8 @@ mod tests {
     fn what_a_crash_left_open_is_closed_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
         let header = header(8, 1);
-        std::fs::write(path_of(folder.path(), &header, "open"), header.to_bytes().unwrap()).unwrap();
+        std::fs::write(path_of(folder.path(), &header, "open"), header.to_bytes().unwrap())
+            .unwrap();
         let mut bytes = wav_header(1, 0).to_vec();
         bytes.extend_from_slice(&[1; 16_001]);
         std::fs::write(path_of(folder.path(), &header, "wav"), bytes).unwrap();

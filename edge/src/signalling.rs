@@ -231,7 +231,9 @@ impl Signalling {
             Output::TrunkPeer { peer, node } => {
                 let _ = self.trunk.send(TrunkCommand::Peer { peer, node });
             }
-            Output::Resolve { id, host, port, transport } => self.resolve(id, host, port, transport),
+            Output::Resolve { id, host, port, transport } => {
+                self.resolve(id, host, port, transport)
+            }
             Output::PersistTables(tables) => self.persist(tables),
             Output::Fact(fact) => log(&fact),
         }

@@ -25,6 +25,8 @@ pub struct Recorded {
     pub url: String,
     /// Parameters of query and form, in order.
     pub params: Vec<(String, String)>,
+    /// Parameters of the form alone, as a signature covers them.
+    pub form: Vec<(String, String)>,
     /// Headers, names in lower case.
     pub headers: BTreeMap<String, String>,
 }
@@ -64,7 +66,8 @@ impl Page {
 
     /// An instruction document; `verbs` stand inside `<Response>`.
     pub fn verbs(verbs: &str) -> Self {
-        let xml = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>{verbs}</Response>\n");
+        let xml =
+            format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response>{verbs}</Response>\n");
         Self::of("text/xml; charset=utf-8", xml)
     }
 
@@ -164,7 +167,12 @@ impl AppServer {
     ///
     /// # Errors
     /// After `limit`.
-    pub fn wait_for(&self, path: &str, count: usize, limit: Duration) -> anyhow::Result<Vec<Recorded>> {
+    pub fn wait_for(
+        &self,
+        path: &str,
+        count: usize,
+        limit: Duration,
+    ) -> anyhow::Result<Vec<Recorded>> {
         crate::process::wait_for(&format!("{count} request(s) for {path}"), limit, || {
             Ok(self.requests_for(path).len() >= count)
         })?;
@@ -197,15 +205,22 @@ async fn answer(
     let form = headers
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
-    let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let body = url::form_urlencoded::parse(if form { &body } else { &[] });
+    let owned = |text: &[u8]| -> Vec<(String, String)> {
+        url::form_urlencoded::parse(text).into_owned().collect()
+    };
+    let query = owned(uri.query().unwrap_or_default().as_bytes());
+    let form = owned(if form { &body } else { &[] });
     let recorded = Recorded {
         at: Instant::now(),
         method: method.to_string(),
         path: uri.path().to_owned(),
         url: format!("http://{host}{uri}"),
-        params: query.chain(body).map(|(key, value)| (key.into_owned(), value.into_owned())).collect(),
-        headers: headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect(),
+        params: query.into_iter().chain(form.clone()).collect(),
+        form,
+        headers: headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+            .collect(),
     };
     let page = {
         let mut inner = shared.lock();
@@ -220,11 +235,12 @@ async fn answer(
     tokio::time::sleep(page.delay).await;
     let status = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, page.body).into_response();
+    response.headers_mut().remove("content-type");
     let mut set = |name: &str, value: &str| {
         let name = axum::http::HeaderName::try_from(name);
         let value = axum::http::HeaderValue::try_from(value);
         if let (Ok(name), Ok(value)) = (name, value) {
-            response.headers_mut().insert(name, value);
+            response.headers_mut().append(name, value);
         }
     };
     set("content-type", &page.content_type);

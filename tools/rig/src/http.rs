@@ -39,8 +39,7 @@ fn agent() -> ureq::Agent {
 
 fn authorization(user: &str, password: &str) -> String {
     // Base64 of RFC 4648 §4; too small a need for a package.
-    const ALPHABET: &[u8; 64] =
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let text = format!("{user}:{password}");
     let mut encoded = String::from("Basic ");
     for chunk in text.as_bytes().chunks(3) {
@@ -109,7 +108,10 @@ pub fn metric(admin: std::net::SocketAddr, name: &str) -> anyhow::Result<f64> {
 mod tests {
     #[test]
     fn credentials_are_encoded_as_in_rfc_7617() {
-        assert_eq!(super::authorization("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(
+            super::authorization("Aladdin", "open sesame"),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
         assert_eq!(super::authorization("a", ""), "Basic YTo=");
     }
 }

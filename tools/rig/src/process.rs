@@ -58,6 +58,14 @@ impl Process {
         bail!("{} has ended ({status}):\n{}", self.name, tail.join("\n"))
     }
 
+    /// Whether it has ended, and if so, whether with success.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn ended(&mut self) -> anyhow::Result<Option<bool>> {
+        Ok(self.child.try_wait()?.map(|status| status.success()))
+    }
+
     /// SIGKILL, and waits.
     ///
     /// # Errors
@@ -89,7 +97,8 @@ impl Process {
     /// # Errors
     /// If `kill` cannot be run.
     pub fn signal(&self, name: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill").args([format!("-{name}"), self.id().to_string()]).status()?;
+        let status =
+            Command::new("kill").args([format!("-{name}"), self.id().to_string()]).status()?;
         anyhow::ensure!(status.success() || name == "TERM", "kill -{name} {}", self.id());
         Ok(())
     }

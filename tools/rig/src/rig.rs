@@ -95,6 +95,8 @@ pub struct EdgePlan {
     pub legs_max: u16,
     /// Networks that calls may come from.
     pub providers: Vec<String>,
+    /// New calls per second of all of them.
+    pub calls_per_s_max: u32,
     /// Routes before control pushes its own.
     pub routes: Vec<RoutePlan>,
     /// IP address to bind.
@@ -117,6 +119,7 @@ impl EdgePlan {
             control_lost_hold_s: 30,
             legs_max: 100,
             providers: vec!["127.0.0.0/8".to_owned()],
+            calls_per_s_max: 10_000,
             routes: Vec::new(),
             bind: [127, 0, 0, 1].into(),
             media_more: String::new(),
@@ -377,7 +380,8 @@ fn control_toml(
     [api, link, admin]: [SocketAddr; 3],
     tls: &TlsFiles,
 ) -> String {
-    let mut toml = format!("node = {}\nregion = \"core\"\ndata_folder = \"data-{node}\"\n", quoted(node));
+    let mut toml =
+        format!("node = {}\nregion = \"core\"\ndata_folder = \"data-{node}\"\n", quoted(node));
     if let Some(edge) = &plan.default_edge {
         let _ = writeln!(toml, "default_edge = {}", quoted(edge));
     }
@@ -451,8 +455,9 @@ fn edge_toml(plan: &EdgePlan, [sip, trunk, admin]: [SocketAddr; 3], tls: &TlsFil
         let networks: Vec<String> = plan.providers.iter().map(quoted).collect();
         let _ = write!(
             toml,
-            "\n[[provider]]\nname = \"rig\"\nnetworks = [{}]\ncalls_per_s_max = 10000\n",
-            networks.join(", ")
+            "\n[[provider]]\nname = \"rig\"\nnetworks = [{}]\ncalls_per_s_max = {}\n",
+            networks.join(", "),
+            plan.calls_per_s_max
         );
     }
     write_routes(&mut toml, &plan.routes);

@@ -41,12 +41,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = Instant::now();
     let program = std::env::current_exe().context("own path")?;
     let mut stage = Stage::new(&program, &mut |line| show::progress(line))?;
-    let mut facts = Facts {
-        ok: false,
-        wan_delay_ms: stage::WAN_DELAY_MS,
-        seconds: 0.0,
-        calls: Vec::new(),
-    };
+    let mut facts =
+        Facts { ok: false, wan_delay_ms: stage::WAN_DELAY_MS, seconds: 0.0, calls: Vec::new() };
     calls(&mut stage, arguments, &mut facts);
     facts.ok = !facts.calls.is_empty() && facts.calls.iter().all(|call| call.ok);
     facts.seconds = start.elapsed().as_secs_f64();
@@ -101,7 +97,8 @@ fn calls(stage: &mut Stage, arguments: &Arguments, facts: &mut Facts) {
         if *letter == "a" {
             hairpin_ms = call.mouth_to_ear_ms;
         }
-        call.ok = call.failed().next().is_none();
+        let good = call.failed().next().is_none();
+        call.ok = good;
         show::verdict(&call);
         facts.calls.push(call);
     }

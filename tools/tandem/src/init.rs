@@ -45,7 +45,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Names the file.
-pub fn make(folder: &Path, region: &str, address: std::net::IpAddr) -> anyhow::Result<Vec<PathBuf>> {
+pub fn make(
+    folder: &Path,
+    region: &str,
+    address: std::net::IpAddr,
+) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let mut written = Vec::new();
     let nodes = [NodeNames::new("core", CONTROL), NodeNames::new(region, EDGE)];

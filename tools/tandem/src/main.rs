@@ -16,12 +16,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Tandem, an open programmable-voice network.
 #[derive(Parser)]
-#[command(name = "tandem", version, after_help = "\
+#[command(
+    name = "tandem",
+    version,
+    after_help = "\
 First steps:
   tandem demo                     two regions on this machine, real calls, real audio
   tandem init ./my-tandem         certificates and configurations for one machine
   tandem up ./my-tandem           control and one edge in one process
-  tandem calls                    live legs of an edge")]
+  tandem calls                    live legs of an edge"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

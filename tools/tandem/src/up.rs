@@ -29,10 +29,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let control_config = control::config::load(&folder.join("control.toml"))?;
     let edge_config = edge::config::load(&folder.join("edge.toml"))?;
     let level = log::init(&edge_config.log, edge_config.log_format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let (trigger, shutdown) = drain::switch();
-        let control = control::start(control_config, level.clone(), shutdown.clone())
+        let services = control::services::build(&control_config)?;
+        let control = control::start(control_config, services, level.clone(), shutdown.clone())
             .await
             .context("control")?;
         let edge = edge::assemble::start(edge_config, level, shutdown).await.context("edge")?;

@@ -82,9 +82,8 @@ fn facts_of(stage: &Stage, name: &str, seen: &Seen) -> anyhow::Result<CallFacts>
     let mut facts = CallFacts { name: name.to_owned(), ..CallFacts::default() };
     let Seen { alice, bob } = seen;
     facts.set_up_ms = alice.set_up_ms();
-    let dialled = alice
-        .when(|kind| matches!(kind, EventKind::DigitSent { .. }))
-        .unwrap_or(alice.began_ns);
+    let dialled =
+        alice.when(|kind| matches!(kind, EventKind::DigitSent { .. })).unwrap_or(alice.began_ns);
     facts.post_dial_delay_ms = Some(bob.began_ns.saturating_sub(dialled) as f64 / 1e6);
     facts.longest_gap_ms = alice.received.longest_gap().map(|gap| gap.0);
     facts.longest_gap_callee_ms = bob.received.longest_gap().map(|gap| gap.0);
@@ -149,9 +148,17 @@ fn menu(stage: &Stage, name: &str, prompts_from: &str) -> anyhow::Result<CallFac
     let expected = if prompts_from == "eu" { "local" } else { "backhaul" };
     facts.check("the greeting's way", gather.mode == expected, &gather.mode);
     let keys = format!("collect in eu");
-    facts.check("keys are collected in the region", gather.media_region.contains(&keys), &gather.media_region);
+    facts.check(
+        "keys are collected in the region",
+        gather.media_region.contains(&keys),
+        &gather.media_region,
+    );
     let player = format!("play in {prompts_from}");
-    facts.check("the greeting's player", gather.media_region.contains(&player), &gather.media_region);
+    facts.check(
+        "the greeting's player",
+        gather.media_region.contains(&player),
+        &gather.media_region,
+    );
     let out = gather.packets_out_of_region;
     if prompts_from == "eu" {
         facts.check("greeting stays in the region", out == Some(0), format!("{out:?}"));
@@ -207,7 +214,11 @@ fn check_timeout(facts: &mut CallFacts, who: &str, report: &PhoneReport) {
     let ok = seen.as_ref().is_some_and(|(ms, reason)| {
         (limit_ms - 100.0..limit_ms + 1_000.0).contains(ms) && !reason.is_empty()
     });
-    facts.check(&format!("{who}'s leg ends by media timeout, with a Reason"), ok, format!("{seen:?}"));
+    facts.check(
+        &format!("{who}'s leg ends by media timeout, with a Reason"),
+        ok,
+        format!("{seen:?}"),
+    );
 }
 
 /// (d), callee
@@ -217,8 +228,13 @@ pub fn silent_callee(stage: &mut Stage) -> anyhow::Result<CallFacts> {
         Step::wait_tone(BOB_HZ),
         Step::WaitTone { freq_hz: GOODBYE_HZ, within_ms: 20_000 },
     ];
-    let callee =
-        vec![Step::Ring(300), Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(1_500), Step::StopMedia];
+    let callee = vec![
+        Step::Ring(300),
+        Step::Answer,
+        Step::wait_tone(ALICE_HZ),
+        Step::Wait(1_500),
+        Step::StopMedia,
+    ];
     let pair = Pair::new(alice(stage, PLAIN, steps), bob(stage, callee))?;
     let seen = pair.finish()?;
     let mut facts = facts_of(stage, "d1 callee stops sending media, instructions go on", &seen)?;

@@ -39,8 +39,14 @@ pub fn table(facts: &Facts) {
     let mut calls = Table::new();
     calls.load_style(presets::UTF8_BORDERS_ONLY);
     calls.set_header([
-        "call", "set-up ms", "post-dial ms", "mouth-to-ear ms", "longest gap ms", "WAN datagrams/s",
-        "end", "ok",
+        "call",
+        "set-up ms",
+        "post-dial ms",
+        "mouth-to-ear ms",
+        "longest gap ms",
+        "WAN datagrams/s",
+        "end",
+        "ok",
     ]);
     for call in &facts.calls {
         let end = call.end.as_ref().map(|end| format!("{} by {}", end.reason, end.whose));
@@ -59,7 +65,13 @@ pub fn table(facts: &Facts) {
     let mut phases = Table::new();
     phases.load_style(presets::UTF8_BORDERS_ONLY);
     phases.set_header([
-        "call", "phase", "mode", "media in", "RTP out of region", "longest gap ms", "wait web ms",
+        "call",
+        "phase",
+        "mode",
+        "media in",
+        "RTP out of region",
+        "longest gap ms",
+        "wait web ms",
         "wait control ms",
     ]);
     for call in &facts.calls {
@@ -70,7 +82,9 @@ pub fn table(facts: &Facts) {
                 phase.verb.clone(),
                 phase.mode.clone(),
                 phase.media_region.clone(),
-                phase.packets_out_of_region.map_or_else(|| "–".to_owned(), |count| count.to_string()),
+                phase
+                    .packets_out_of_region
+                    .map_or_else(|| "–".to_owned(), |count| count.to_string()),
                 ms(phase.longest_gap_ms),
                 phase.wait_ms.to_string(),
                 phase.wait_control_ms.to_string(),
@@ -91,7 +105,10 @@ pub fn next_steps(stage: &Stage) {
     use tandem_rig::rig::{ACCOUNT, TOKEN};
     println!("\nThe two regions keep running. Things to try:");
     println!("  call from a softphone   {}", stage.uri(super::stage::MENU));
-    println!("  list the calls          curl -u {ACCOUNT}:{TOKEN} {}", stage.control.account_url("/Calls.json"));
+    println!(
+        "  list the calls          curl -u {ACCOUNT}:{TOKEN} {}",
+        stage.control.account_url("/Calls.json")
+    );
     println!("  live legs of the edge   curl http://{}/calls", stage.eu.admin);
     println!("  metrics of the edge     curl http://{}/metrics", stage.eu.admin);
     println!("  configuration and logs  {}", stage.rig.folder().display());

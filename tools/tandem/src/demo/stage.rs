@@ -44,7 +44,6 @@ pub struct Stage {
     /// Where Carol, behind the core region, is called.
     pub carol: SocketAddr,
     link_through_wan: SocketAddr,
-    trunk_through_wan: SocketAddr,
 }
 
 /// Numbers of the scenarios.
@@ -72,12 +71,12 @@ impl Stage {
         say(&format!("control in region core: REST API on http://{}", control.api));
         let trunk = ports::udp()?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mappings = [
+        let mappings = vec![
             Mapping { listen: any, target: control.link },
             Mapping { listen: any, target: trunk },
         ];
         let delay = LinkConfig { delay_ms: WAN_DELAY_MS, ..LinkConfig::default() };
-        let wan = Relay::start(&mappings, PathConfig::symmetric(delay), 1)
+        let wan = Relay::start(mappings, PathConfig::symmetric(delay), 1)
             .map_err(|error| anyhow::anyhow!("WAN emulator: {error}"))?;
         let [link_through_wan, trunk_through_wan] =
             wan.listen_addrs().try_into().ok().context("WAN emulator")?;
@@ -94,19 +93,7 @@ impl Stage {
         let plan = eu_plan(&control.node, link_through_wan, &[]);
         let eu = rig.edge_at(&plan, ports::udp()?, ports::udp()?)?;
         say(&format!("edge in region eu: SIP on {}", eu.sip));
-        Ok(Self {
-            rig,
-            wan,
-            control,
-            core,
-            eu,
-            app,
-            doomed,
-            bob,
-            carol,
-            link_through_wan,
-            trunk_through_wan,
-        })
+        Ok(Self { rig, wan, control, core, eu, app, doomed, bob, carol, link_through_wan })
     }
 
     /// Restarts the region's edge with these resources switched off.
@@ -131,14 +118,10 @@ impl Stage {
     /// If no webhook has told of it.
     pub fn session_of(&self, sip_call_id: &str) -> anyhow::Result<String> {
         let requests = self.app.requests().into_iter().chain(self.doomed.requests());
-        let mut of_call = requests.filter(|request| request.param("SipCallId") == Some(sip_call_id));
+        let mut of_call =
+            requests.filter(|request| request.param("SipCallId") == Some(sip_call_id));
         let request = of_call.next().with_context(|| format!("no webhook for {sip_call_id}"))?;
         Ok(request.param("CallSid").context("CallSid")?.to_owned())
-    }
-
-    /// Where the trunk of the core region is reached from the other region.
-    pub fn trunk_through_wan(&self) -> SocketAddr {
-        self.trunk_through_wan
     }
 
     /// Ends the daemons in good order.

@@ -30,7 +30,13 @@ fn number(row: &Value, key: &str) -> u64 {
 }
 
 /// Fills phases, end and timeline lines of `facts`.
-pub fn read(facts: &mut CallFacts, rows: &[Value], session: &str, caller: &PhoneReport, edge: &str) {
+pub fn read(
+    facts: &mut CallFacts,
+    rows: &[Value],
+    session: &str,
+    caller: &PhoneReport,
+    edge: &str,
+) {
     let ahead_ns = tandem_load::clock::realtime_ahead_ns();
     let mut counters: Vec<(u32, u64)> = Vec::new();
     for row in rows {
@@ -74,7 +80,8 @@ pub fn read(facts: &mut CallFacts, rows: &[Value], session: &str, caller: &Phone
         phase.longest_gap_ms = (window.packets > 1).then_some(window.max_gap_ms);
         let at = |number: u32| counters.iter().find(|(n, _)| *n == number).map(|(_, count)| *count);
         let before = at(phase.number).unwrap_or(0);
-        phase.packets_out_of_region = at(phase.number + 1).map(|after| after.saturating_sub(before));
+        phase.packets_out_of_region =
+            at(phase.number + 1).map(|after| after.saturating_sub(before));
     }
 }
 
@@ -87,8 +94,10 @@ fn read_graph(facts: &mut PhaseFacts, event: &Value, session: &str) {
         facts.mode = text(label, "label").to_owned();
     }
     let places = event.get("processors").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut regions: Vec<String> =
-        places.iter().map(|place| format!("{} in {}", text(place, "kind"), text(place, "region"))).collect();
+    let mut regions: Vec<String> = places
+        .iter()
+        .map(|place| format!("{} in {}", text(place, "kind"), text(place, "region")))
+        .collect();
     regions.dedup();
     facts.media_region = regions.join(", ");
     if facts.media_region.is_empty() {
@@ -109,8 +118,21 @@ fn line(row: &Value, event: &Value, session: &str) -> String {
             ("labels", Value::Array(labels)) => labels
                 .iter()
                 .map(|label| {
-                    let name = |party: &str| if party == session { "caller".to_owned() } else if party.starts_with("CA") { "callee".to_owned() } else { party.to_owned() };
-                    format!("{}→{} {}", name(text(label, "from")), name(text(label, "to")), text(label, "label"))
+                    let name = |party: &str| {
+                        if party == session {
+                            "caller".to_owned()
+                        } else if party.starts_with("CA") {
+                            "callee".to_owned()
+                        } else {
+                            party.to_owned()
+                        }
+                    };
+                    format!(
+                        "{}→{} {}",
+                        name(text(label, "from")),
+                        name(text(label, "to")),
+                        text(label, "label")
+                    )
                 })
                 .collect::<Vec<_>>()
                 .join("; "),
@@ -124,5 +146,10 @@ fn line(row: &Value, event: &Value, session: &str) -> String {
         };
         rest.push(format!("{key}={shown}"));
     }
-    format!("{:>7} ms  {who}{:<12} {}", number(row, "offset_ms"), text(event, "kind"), rest.join(" "))
+    format!(
+        "{:>7} ms  {who}{:<12} {}",
+        number(row, "offset_ms"),
+        text(event, "kind"),
+        rest.join(" ")
+    )
 }
