@@ -1,6 +1,8 @@
 //! The life of a leg: record, status, status callbacks, end. Exactly one end per leg, whoever
 //! hangs up and whenever.
 
+use std::time::Duration;
+
 use link_proto::call::{Blame, CallCommand, DialParams, EndReason, LegStats};
 use link_proto::media::AudioCodec;
 use link_proto::{CallSid, NodeId};
@@ -123,6 +125,10 @@ impl Session {
             AudioCodec::Pcma => AudioCodec::Pcmu,
         };
         params.codecs = vec![new.codec, other];
+        if !turn.nodes.up.contains_key(&node) {
+            let after = Duration::from_millis(turn.config.lost_leg_after_ms);
+            self.node_deadlines.entry(node.clone()).or_insert(turn.now + after);
+        }
         self.add_leg(turn, new);
         self.command_at(turn, node, sid, CallCommand::Dial(params));
     }

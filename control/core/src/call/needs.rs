@@ -4,12 +4,15 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use link_proto::call::{CallCommand, CallEvent};
-use link_proto::media::{CollectEnd, MediaCommand, MediaEvent, PlayEnd, RecordEnd, StartWhen};
+use link_proto::media::{
+    CollectEnd, MediaCommand, MediaEvent, PlayEnd, Port, RecordEnd, StartWhen,
+};
 use link_proto::message::{CommandMessage, CommandResult};
 use link_proto::plan::{
-    FlowSource, LegFacts, MediaGraph, Need, NodeCommand, PlanError, PlanInput, Policy, difference,
-    plan,
+    FlowSource, LegFacts, MediaGraph, Need, NodeCommand, PlanError, PlanInput, Policy, Processor,
+    difference, plan,
 };
+use link_proto::table::NodeEntry;
 use link_proto::{CallSid, NodeId, OpId};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +50,16 @@ fn op_of(need: &Need) -> Option<OpId> {
     }
 }
 
+fn port_of(command: &MediaCommand) -> Option<Port> {
+    match command {
+        MediaCommand::Play { port, .. }
+        | MediaCommand::Collect { port, .. }
+        | MediaCommand::Record { port, .. }
+        | MediaCommand::Watch { port, .. } => Some(*port),
+        _ => None,
+    }
+}
+
 fn op_of_command(command: &MediaCommand) -> Option<OpId> {
     match command {
         MediaCommand::Play { op, .. }
@@ -54,6 +67,13 @@ fn op_of_command(command: &MediaCommand) -> Option<OpId> {
         | MediaCommand::Record { op, .. }
         | MediaCommand::Watch { op, .. } => Some(*op),
         _ => None,
+    }
+}
+
+impl Media {
+    /// Every node that takes part now.
+    pub(crate) fn nodes(&self) -> BTreeSet<NodeId> {
+        self.graph.nodes()
     }
 }
 
@@ -83,10 +103,18 @@ impl Session {
             .collect();
         let needs: Vec<Need> =
             needs.into_iter().filter(|need| legs_of(need).iter().all(live)).collect();
+        // A node that is away is no place for anything new. One that the session uses already is
+        // expected back: control itself may have been away.
+        let usable =
+            |node: &NodeId| turn.nodes.up.contains_key(node) || self.links.contains_key(node);
+        let mut nodes: Vec<NodeEntry> = turn.nodes.known.values().cloned().collect();
+        for entry in &mut nodes {
+            entry.available &= usable(&entry.node);
+        }
         let input = PlanInput {
             legs,
             needs: needs.clone(),
-            nodes: turn.nodes.known.values().cloned().collect(),
+            nodes,
             policy: Policy { core_regions: turn.config.core_regions.clone() },
         };
         let graph = plan(&input)?;
@@ -227,8 +255,12 @@ impl Session {
                 };
                 self.note(turn, None, event);
             }
-            // The edge ends legs whose trunk is gone for good.
-            MediaEvent::ChannelState { .. } => {}
+            MediaEvent::ChannelState { up: true, .. } => {}
+            MediaEvent::ChannelState { channel, up: false } => {
+                let port = Port::Channel(channel);
+                let lost = |processor: &Processor| port_of(&processor.command) == Some(port);
+                self.programs_lost(turn, node, lost);
+            }
         }
     }
 
@@ -279,19 +311,30 @@ impl Session {
 
     /// A node is gone with its programs and channels.
     pub(crate) fn media_node_lost(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
+        self.media.awaiting.retain(|(waiting, _)| waiting != node);
+        for step in &mut self.media.steps {
+            step.retain(|command| command.node != *node);
+        }
+        self.programs_lost(turn, node, |processor| processor.node == *node);
+        self.media.graph.forget_node(node);
+        self.send_steps(turn);
+    }
+
+    /// Programs that will not report any more are reported as failed.
+    fn programs_lost(
+        &mut self,
+        turn: &mut Turn<'_>,
+        node: &NodeId,
+        lost: impl Fn(&Processor) -> bool,
+    ) {
         let lost: Vec<MediaCommand> = self
             .media
             .graph
             .processors
             .values()
-            .filter(|processor| processor.node == *node)
+            .filter(|processor| lost(processor))
             .map(|processor| processor.command.clone())
             .collect();
-        self.media.graph.forget_node(node);
-        self.media.awaiting.retain(|(waiting, _)| waiting != node);
-        for step in &mut self.media.steps {
-            step.retain(|command| command.node != *node);
-        }
         for command in lost {
             let event = match command {
                 MediaCommand::Play { op, .. } => MediaEvent::PlayDone { op, end: PlayEnd::Failed },
@@ -309,7 +352,6 @@ impl Session {
             };
             self.media_event(turn, node, event);
         }
-        self.send_steps(turn);
     }
 
     /// Nodes or their resources have changed: the same needs may have a better place now. Programs

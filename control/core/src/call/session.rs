@@ -166,8 +166,9 @@ impl Session {
     /// Nodes with living legs that are not connected get a deadline.
     pub(crate) fn watch_nodes(&mut self, turn: &Turn<'_>) {
         let after = Duration::from_millis(turn.config.sweep_after_ms);
-        for leg in self.legs.values().filter(|leg| !leg.ended()) {
-            let node = &leg.record.node;
+        let homes = self.legs.values().filter(|leg| !leg.ended()).map(|leg| &leg.record.node);
+        let media = self.media.nodes();
+        for node in homes.chain(&media) {
             if !turn.nodes.up.contains_key(node) {
                 self.node_deadlines.entry(node.clone()).or_insert(turn.now + after);
             }

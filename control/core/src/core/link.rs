@@ -31,12 +31,13 @@ impl ControlCore {
         self.nodes.up.insert(node.clone(), boot);
         self.nodes.known.insert(node.clone(), entry);
         self.tables_changed();
-        let alive: BTreeSet<CallSid> = legs.iter().map(|leg| leg.leg).collect();
         let sessions: Vec<CallSid> = self.sessions.keys().copied().collect();
         for sid in sessions {
             let touched = self.sessions.get(&sid).is_some_and(|s| s.links.contains_key(&node));
             self.with_session(now, unix_ms, sid, |session, turn| {
                 if touched {
+                    let mine = legs.iter().filter(|leg| leg.session == sid);
+                    let alive: BTreeSet<CallSid> = mine.map(|leg| leg.leg).collect();
                     session.node_up(turn, &node, boot, &alive);
                 }
                 session.replan(turn);
@@ -236,15 +237,18 @@ impl Session {
             turn.metrics.commands_resent += 1;
             turn.effect(Effect::Command { node: node.clone(), message });
         }
-        let mut gone = Vec::new();
-        let mut ghosts = Vec::new();
-        for (sid, leg) in self.legs.iter().filter(|(_, leg)| leg.record.node == *node) {
-            match (leg.ended(), alive.contains(sid)) {
-                (false, false) if !dialled.contains(sid) => gone.push(*sid),
-                (true, true) => ghosts.push(*sid),
-                _ => {}
-            }
-        }
+        let here: BTreeSet<CallSid> = self
+            .legs
+            .iter()
+            .filter(|(_, leg)| leg.record.node == *node && !leg.ended())
+            .map(|(sid, _)| *sid)
+            .collect();
+        let gone: Vec<CallSid> = here
+            .iter()
+            .filter(|sid| !alive.contains(sid) && !dialled.contains(sid))
+            .copied()
+            .collect();
+        let ghosts: Vec<CallSid> = alive.difference(&here).copied().collect();
         // Its end may be among the events that are sent again now.
         let after_ms = turn.config.lost_leg_after_ms;
         for leg in gone {

@@ -51,6 +51,9 @@ impl Session {
             self.accept(turn);
         }
         self.phase(turn, "Dial");
+        // Their records are in the store; a session that dials in a loop stays small.
+        let caller = self.sid;
+        self.legs.retain(|sid, leg| *sid == caller || !leg.ended());
         let dialing = Dialing {
             verb: verb.clone(),
             waiting: verb.targets.clone(),
