@@ -245,7 +245,13 @@ impl LegMedia {
         let local = self.local(&[self.codec()], true)?;
         let (answer, agreed) = negotiate_offer(&offer, &local, &mut self.sdp)?;
         self.apply(&agreed, false);
+        // It may have moved behind its NAT and still name the same private address.
+        self.allow_latching();
         Ok(answer)
+    }
+
+    fn allow_latching(&mut self) {
+        self.config.latch_epoch = self.config.latch_epoch.wrapping_add(1);
     }
 
     fn apply(&mut self, agreed: &Negotiated, we_offered: bool) {
@@ -264,11 +270,13 @@ impl LegMedia {
         self.config.telephone_event_receive = agreed.telephone_event_receive;
         self.config.telephone_event_send = agreed.telephone_event_send;
         self.config.ptime_ms = u32::from(agreed.ptime_ms);
+        if self.config.remote_rtp != agreed.remote_rtp {
+            self.allow_latching();
+        }
         self.config.remote_rtp = agreed.remote_rtp;
         self.config.remote_rtcp = agreed.remote_rtcp;
         self.config.rtcp_mux = agreed.rtcp_mux;
         self.config.direction = direction_of(agreed.direction);
-        self.config.latch_epoch = self.config.latch_epoch.wrapping_add(1);
         self.negotiated = true;
     }
 }
@@ -323,6 +331,9 @@ mod tests {
         media.offer().unwrap();
         media.read_answer(sdp("0 96", "").as_bytes(), true).unwrap();
         assert!(media.awaits_answer() && media.is_negotiated());
+        let epoch = media.config().latch_epoch;
+        media.read_answer(sdp("0 96", "").as_bytes(), true).unwrap();
+        assert_eq!(media.config().latch_epoch, epoch, "a repeated 183 opens no door");
         media.read_answer(sdp("8", "a=rtcp-mux\r\n").as_bytes(), false).unwrap();
         assert_eq!(media.codec(), AudioCodec::Pcma);
         assert!(!media.awaits_answer());
