@@ -65,16 +65,16 @@ pub struct WorkerLimits {
 }
 
 impl WorkerLimits {
-    /// Limits for so many calls of two legs, each of which may have a trunk channel.
+    /// Limits for an edge of so many ports, all of which may come to this worker: three programs
+    /// for two ports, and recordings and DTMF in the audio for some of them.
     #[must_use]
-    pub const fn for_calls(calls_max: u32) -> Self {
-        let ports = calls_max.saturating_mul(4);
+    pub const fn for_ports(ports_max: u32) -> Self {
         Self {
-            ports_edge_max: ports,
-            ports_max: ports,
-            ops_max: calls_max.saturating_mul(4),
-            recordings_max: calls_max / 4 + 8,
-            detectors_max: calls_max / 2 + 8,
+            ports_edge_max: ports_max,
+            ports_max,
+            ops_max: ports_max / 2 * 3 + 64,
+            recordings_max: ports_max / 16 + 8,
+            detectors_max: ports_max / 8 + 8,
         }
     }
 
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn memory_per_bridged_call_is_bounded() {
         // Two legs, of which each may have a channel, and their share of all pools.
-        let limits = WorkerLimits::for_calls(1_000);
+        let limits = WorkerLimits::for_ports(4_000);
         let per_call = limits.memory_bytes() / 1_000;
         assert!(per_call < 24 * 1024, "{per_call} bytes");
         let ports = crate::table::SLOT_BYTES * 2;
