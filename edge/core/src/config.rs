@@ -106,7 +106,8 @@ pub struct EdgeConfig {
     pub ops_max: usize,
     /// Events of one session that wait for control.
     pub events_max: usize,
-    /// Sessions whose numbering is remembered after their end, to answer repeats.
+    /// Sessions whose numbering is remembered after their end here. Control may come back to one
+    /// (a call that is backhauled again), so this is to cover the longest calls.
     pub sessions_kept_max: usize,
     /// No RTP for so long ends a leg (LAT-11); `None` = off.
     pub media_timeout: Option<Duration>,
@@ -141,7 +142,7 @@ impl EdgeConfig {
             ports_max: 4_000,
             ops_max: 64,
             events_max: 1_000,
-            sessions_kept_max: 4_096,
+            sessions_kept_max: 16_384,
             media_timeout: Some(Duration::from_secs(60)),
             control_lost_hold: Duration::from_secs(30),
             offer_answer_max: Duration::from_secs(60),
