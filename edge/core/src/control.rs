@@ -71,7 +71,9 @@ impl EdgeCore {
             .and_then(|leg| self.ports.get(leg.port))
             .and_then(|port| port.source)
             .and_then(|source| self.ports.get(source));
-        source.is_some_and(|source| source.state == PortState::Ready && source.trunk_up)
+        source.is_some_and(|source| {
+            source.state == PortState::Ready && source.trunk_up && source.heard
+        })
     }
 
     pub(crate) fn on_event_ack(&mut self, ack: &EventAck) {

@@ -75,6 +75,8 @@ pub(crate) struct PortRecord {
     pub(crate) channel: Option<(u32, AudioCodec)>,
     /// The trunk of the channel is usable.
     pub(crate) trunk_up: bool,
+    /// The channel has not fallen silent.
+    pub(crate) heard: bool,
 }
 
 /// All ports of a shard.
@@ -143,7 +145,7 @@ impl Ports {
         (slot.0 == key).then_some(&mut slot.1)
     }
 
-    /// Forgets a port. Ports that it fed have no source any more; their keys are returned.
+    /// Forgets a port.
     pub(crate) fn remove(&mut self, key: PortKey) -> Option<PortRecord> {
         self.get(key)?;
         let place = self.place(key)?;
@@ -178,6 +180,7 @@ mod tests {
             addresses: None,
             channel: None,
             trunk_up: true,
+            heard: true,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use edge_core::{Input, LinkInput};
 use edge_media::command::WorkerCommand;
+use edge_media::event::WorkerEvent;
 use link_proto::call::{Blame, CallCommand, CallEvent, DialParams, EndReason, OnPeerEnd};
 use link_proto::media::{
     AudioCodec, LinkPath, MediaCommand, MediaEvent, PlayItem, Port, PromptKey,
@@ -347,6 +348,10 @@ fn tables_are_kept_and_older_ones_are_not() {
     world.check_clean();
 }
 
+fn worker_event(event: WorkerEvent) -> Input {
+    Input::Worker { worker: 0, event }
+}
+
 fn media_node() -> Tables {
     let node = NodeEntry {
         node: NodeId::from("media-core"),
@@ -392,6 +397,13 @@ fn lat_06_a_leg_is_wired_to_a_trunk_channel() {
     world.input(Input::TrunkState { peer: 0, up: true });
     world.run(Duration::from_secs(40));
     assert_eq!(world.edge.legs_live(), 1);
+    // Nor does it go on when the far side has fallen silent for good.
+    let channel_port = *world.worker.channels.keys().next().unwrap();
+    world.input(worker_event(WorkerEvent::MediaTimeout { port: channel_port }));
+    world.run(Duration::from_secs(20));
+    world.input(worker_event(WorkerEvent::FirstPacket { port: channel_port }));
+    world.run(Duration::from_secs(40));
+    assert_eq!(world.edge.legs_live(), 1);
     world.connect();
     world.run_ms(50);
     let states: Vec<bool> = world
@@ -410,6 +422,35 @@ fn lat_06_a_leg_is_wired_to_a_trunk_channel() {
     let close = MediaCommand::CloseChannel { channel: ChannelId(5) };
     send(&mut world, leg, leg, CallCommand::Media(close));
     send(&mut world, leg, leg, hangup());
+    world.check_clean();
+}
+
+#[test]
+fn lat_14_a_trunk_that_stays_silent_without_control_ends_the_leg() {
+    let mut world = World::with(21, world::config(), media_node());
+    let leg = offer(&mut world);
+    send(&mut world, leg, leg, CallCommand::Accept { codec: None });
+    let open = MediaCommand::OpenChannel {
+        channel: ChannelId(5),
+        peer: NodeId::from("media-core"),
+        codec: AudioCodec::Pcmu,
+        telephone_event: None,
+    };
+    let (from, to) = (Port::Channel(ChannelId(5)), Port::Leg(leg));
+    let link = MediaCommand::Link { from, to, path: LinkPath::Relay };
+    for command in [open, link] {
+        send(&mut world, leg, leg, CallCommand::Media(command));
+    }
+    world.run_ms(50);
+    world.disconnect();
+    let port = *world.worker.channels.keys().next().unwrap();
+    world.input(worker_event(WorkerEvent::MediaTimeout { port }));
+    world.run(Duration::from_secs(31));
+    assert_eq!(world.edge.legs_live(), 0);
+    world.connect();
+    let close = MediaCommand::CloseChannel { channel: ChannelId(5) };
+    send(&mut world, leg, leg, CallCommand::Media(close));
+    assert_eq!(world.control.ended(leg), Some(EndReason::ControlLost));
     world.check_clean();
 }
 

@@ -44,6 +44,7 @@ impl EdgeCore {
             addresses: None,
             channel: None,
             trunk_up: true,
+            heard: true,
         })?;
         self.timers.set(TimerKey::Allocation(port), now + ALLOCATION_MAX);
         self.push(Output::AllocateMedia { port, worker });
@@ -357,6 +358,7 @@ impl EdgeCore {
             addresses: None,
             channel: Some((peer_index, codec)),
             trunk_up: up,
+            heard: true,
         };
         let port = self.ports.insert(record).ok_or("no room for another port")?;
         if let Some(call) = self.calls.get_mut(&session) {

@@ -17,8 +17,9 @@ use crate::ports::PortOwner;
 impl EdgeCore {
     pub(crate) fn on_worker_event(&mut self, now: Instant, event: WorkerEvent) {
         match event {
-            // Nobody asks for these yet; the worker's counters tell them too.
-            WorkerEvent::FirstPacket { .. } | WorkerEvent::Latched { .. } => {}
+            WorkerEvent::FirstPacket { port } => self.on_channel_heard(now, port, true),
+            // Nobody asks for it yet.
+            WorkerEvent::Latched { .. } => {}
             WorkerEvent::MediaTimeout { port } => self.on_media_timeout(now, port),
             WorkerEvent::PlayStarted { op } => {
                 self.on_op_event(now, op, MediaEvent::PlayStarted { op: op.op }, false);
@@ -94,14 +95,32 @@ impl EdgeCore {
     }
 
     fn on_media_timeout(&mut self, now: Instant, port: PortKey) {
-        let owner = self.ports.get(port).map(|record| record.owner);
-        let Some(PortOwner::Leg(sid)) = owner else { return };
+        let sid = match self.ports.get(port).map(|record| record.owner) {
+            Some(PortOwner::Leg(sid)) => sid,
+            Some(PortOwner::Channel(_)) => return self.on_channel_heard(now, port, false),
+            None => return,
+        };
         let Some(leg) = self.legs.get(&sid).filter(|leg| leg.is_live() && !leg.held) else {
             return;
         };
         let whose = leg.party();
         self.counters.media_timeouts += 1;
         self.end_leg(now, sid, LegEnd::new(EndReason::MediaTimeout, whose));
+    }
+
+    /// A channel that nothing comes out of is no conversation: the far leg may have ended while no
+    /// control node was there to say so.
+    fn on_channel_heard(&mut self, now: Instant, port: PortKey, heard: bool) {
+        let Some(record) = self.ports.get_mut(port) else { return };
+        if matches!(record.owner, PortOwner::Leg(_)) || record.heard == heard {
+            return;
+        }
+        record.heard = heard;
+        let session = record.session;
+        let legs = self.calls.get(&session).map(|call| call.legs.clone()).unwrap_or_default();
+        for leg in legs {
+            self.review_hold(now, leg);
+        }
     }
 
     fn on_port_refused(&mut self, now: Instant, port: PortKey) {
