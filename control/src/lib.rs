@@ -6,19 +6,23 @@
 //! * [`core_task`] — the one task that owns the core; [`commit_queue`] — commit before act;
 //!   [`rows`] and [`directory`] — between the core's records and the store.
 //! * [`link_server`] — the edges.
+//! * [`web_client`], [`callback_sender`], [`prompts`] — HTTP to customers, durable callbacks, media.
 //! * [`metrics`] — what `/metrics` shows.
 //!
 //! Decisions about calls are made in `control-core` alone.
 
 pub mod assemble;
+pub mod callback_sender;
 pub mod commit_queue;
 pub mod config;
 pub mod core_task;
 pub mod directory;
 pub mod link_server;
 pub mod metrics;
+pub mod prompts;
 pub mod rows;
 pub mod services;
+pub mod web_client;
 
 pub use assemble::{Control, run, start};
 pub use config::Config;

@@ -258,7 +258,7 @@ async fn failures_have_their_codes() {
 async fn med_05_speech_is_made_once_and_sounds() {
     let engines = Engine::installed(&std::env::var_os("PATH").unwrap_or_default());
     assert!(!engines.is_empty(), "install flite or espeak-ng to run the tests");
-    let service = SpeechService::start(SpeechConfig::default()).await.unwrap();
+    let service = SpeechService::start(SpeechConfig::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let media = layer(&folder, |config| config.speech_url = Some(service.url()));
     let say = |text: &str| MediaRequest::Speech {
@@ -283,7 +283,7 @@ async fn med_05_speech_is_made_once_and_sounds() {
 #[tokio::test]
 async fn a_speech_service_without_engine_says_so() {
     let config = SpeechConfig { engines: vec![Engine::Festival], ..Default::default() };
-    let service = SpeechService::start(config).await.unwrap();
+    let service = SpeechService::start(config).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let media = layer(&folder, |config| config.speech_url = Some(service.url()));
     let request = MediaRequest::Speech {

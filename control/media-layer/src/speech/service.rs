@@ -73,8 +73,8 @@ struct Shared {
 }
 
 impl SpeechService {
-    /// Binds and serves on the current runtime.
-    pub async fn start(config: SpeechConfig) -> std::io::Result<Self> {
+    /// Binds and serves. To be called inside a tokio runtime.
+    pub fn start(config: SpeechConfig) -> std::io::Result<Self> {
         let engines = if config.engines.is_empty() {
             Engine::installed(&std::env::var_os("PATH").unwrap_or_default())
         } else {
@@ -93,7 +93,9 @@ impl SpeechService {
             .route("/health", get(health))
             .layer(DefaultBodyLimit::max(64 << 10))
             .with_state(shared);
-        let listener = TcpListener::bind(config.listen).await?;
+        let listener = std::net::TcpListener::bind(config.listen)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?;
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
