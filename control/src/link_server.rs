@@ -454,6 +454,3 @@ impl LinkServer {
         request.confirm().await
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,123 +1,34 @@
-//! A control node on loopback and an edge made of link messages.
+//! The edges' side of a control node.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use control_core::io::{MediaFailure, MediaFile, MediaRequest};
-use link_daemon::drain::{Trigger, switch};
-use link_daemon::log::LogLevel;
-use link_daemon::quic::stream::{Answer, fetch, open_control, upload};
-use link_daemon::quic::{self, EndpointPlan, LINK_ALPN, LinkSettings};
-use link_daemon::tls::{Tls, TlsFiles};
+use control::assemble::Control;
+use control::rows::recording_path;
+use control::services::Absent;
+use link_daemon::drain::Trigger;
+use link_daemon::quic::stream::{Answer, fetch, upload};
 use link_proto::call::{CallEvent, EndReason, LegStats};
-use link_proto::message::{EventMessage, Reconcile};
-use link_proto::table::Resources;
-use link_proto::{AccountSid, CallSid, RecordingSid};
+use link_proto::message::{EventMessage, Load, Message, Reconcile, RecordingHeader};
+use link_proto::{CallSid, RecordingSid};
 
-use super::*;
-use crate::assemble::{Control, Services, start};
-use crate::config::tests::example;
-use crate::core_task::Boxed;
-use crate::services::Absent;
+use crate::edge::{FakeEdge, anywhere, config_on, control_with};
+use crate::process::get;
 
-struct OnePrompt;
-
-impl MediaLayer for OnePrompt {
-    fn prepare(&self, _: AccountSid, _: MediaRequest) -> Boxed<Result<MediaFile, MediaFailure>> {
-        let key = PromptKey("00ff".into());
-        Box::pin(async { Ok(MediaFile { key, duration_ms: 10 }) })
-    }
-
-    fn bytes(&self, key: PromptKey) -> Boxed<Option<bytes::Bytes>> {
-        Box::pin(async move { (key.0 == "00ff").then(|| vec![3; 100].into()) })
-    }
+/// The node runs on this test's own thread, which must not wait.
+async fn ask(address: std::net::SocketAddr, path: &'static str) -> String {
+    tokio::task::spawn_blocking(move || get(address, path)).await.unwrap()
 }
 
 async fn control(folder: &Path) -> (Control, Trigger) {
-    let (trigger, shutdown) = switch();
-    let services = Services {
-        web: Arc::new(Absent),
-        media: Arc::new(OnePrompt),
-        api: |_| axum::Router::new(),
-        tasks: Vec::new(),
-    };
-    let control = start(example(folder), services, LogLevel::fixed(), shutdown).await.unwrap();
-    (control, trigger)
-}
-
-struct FakeEdge {
-    _endpoint: Endpoint,
-    connection: Connection,
-    reader: FrameReader,
-    writer: FrameWriter,
-    region: RegionId,
-}
-
-impl FakeEdge {
-    async fn connect(folder: &Path, control: &Control, region: &str) -> Self {
-        let tls = Tls::load(&TlsFiles::of(&folder.join("pki"), "edge-eu-1")).unwrap();
-        let plan = EndpointPlan {
-            bind: "127.0.0.1:0".parse().unwrap(),
-            alpn: LINK_ALPN,
-            accept: false,
-            socket_buffer_bytes: 0,
-            transport: LinkSettings::default().transport(),
-        };
-        let endpoint = quic::endpoint(&tls, &plan).unwrap();
-        let address = control.addresses.link;
-        let connection = quic::connect(&endpoint, address, "control-1").await.unwrap();
-        let (reader, writer) = open_control(&connection).await.unwrap();
-        let region = RegionId::from(region);
-        Self { _endpoint: endpoint, connection, reader, writer, region }
-    }
-
-    async fn say(&mut self, message: Message) {
-        self.writer.push(&encode(&self.region, &message).unwrap()).unwrap();
-        self.writer.flush().await.unwrap();
-    }
-
-    async fn hello(&mut self, boot: u64) {
-        let node = NodeEntry {
-            node: "edge-eu-1".into(),
-            region: self.region.clone(),
-            trunk_address: "127.0.0.1:7000".into(),
-            resources: Resources::default(),
-            core: false,
-            available: true,
-        };
-        self.say(Message::Hello(Hello { node, boot, version_min: 1 })).await;
-    }
-
-    async fn hear(&mut self) -> Message {
-        let frame = tokio::time::timeout(Duration::from_secs(5), self.reader.next());
-        decode(&frame.await.unwrap().unwrap().unwrap()).unwrap().1
-    }
-
-    /// The next message that is not about tables.
-    async fn hear_other(&mut self) -> Message {
-        loop {
-            match self.hear().await {
-                Message::Tables(_) => {}
-                other => return other,
-            }
-        }
-    }
-}
-
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    control_with(config_on(folder, anywhere()), Arc::new(Absent)).await
 }
 
 #[tokio::test]
 async fn an_edge_is_welcomed_and_gets_its_tables() {
     let folder = tempfile::tempdir().unwrap();
     let (control, trigger) = control(folder.path()).await;
-    assert!(get(control.addresses.admin, "/ready").await.starts_with("HTTP/1.1 200"));
+    assert!(ask(control.addresses.admin, "/ready").await.starts_with("HTTP/1.1 200"));
 
     let mut edge = FakeEdge::connect(folder.path(), &control, "eu").await;
     edge.hello(7).await;
@@ -128,7 +39,7 @@ async fn an_edge_is_welcomed_and_gets_its_tables() {
     edge.say(Message::Reconcile(Reconcile { legs: vec![] })).await;
     let load = Load { legs: 3, legs_max: 10, draining: false };
     edge.say(Message::Load(load.clone())).await;
-    let metrics = get(control.addresses.admin, "/metrics").await;
+    let metrics = ask(control.addresses.admin, "/metrics").await;
     assert!(metrics.contains("tandem_link_connected_edges{peer_region=\"eu\"} 1"), "{metrics}");
     assert!(metrics.contains("tandem_control_sessions 0"), "{metrics}");
 
@@ -246,13 +157,9 @@ async fn a_restarted_node_is_reached_at_the_same_address() {
     trigger.shut_down();
     first.finished().await;
     edge.connection.closed().await;
-    let mut config = example(folder.path());
-    config.api.listen = addresses.api;
-    config.admin = addresses.admin;
-    config.link.listen = addresses.link;
-    let (_trigger, shutdown) = switch();
-    let services = crate::services::build(&config).unwrap();
-    let again = start(config, services, LogLevel::fixed(), shutdown).await.unwrap();
+    let same = [addresses.api, addresses.link, addresses.admin];
+    let config = config_on(folder.path(), same);
+    let (again, _trigger) = control_with(config, Arc::new(Absent)).await;
     assert_eq!(again.addresses, addresses);
     let mut edge = FakeEdge::connect(folder.path(), &again, "eu").await;
     edge.hello(3).await;

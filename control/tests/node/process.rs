@@ -69,7 +69,8 @@ fn write_config(folder: &Path, admin: SocketAddr) -> std::path::PathBuf {
     path
 }
 
-fn get(address: SocketAddr, path: &str) -> String {
+/// One request, the whole answer.
+pub fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
