@@ -1,1 +1,36 @@
-//! e2e
+//! What the end-to-end tests share: two regions of real daemons, an application server, phones.
+//!
+//! * [`Setup`] — what a test's world is to be like; [`Setup::begin`] starts it.
+//! * [`World`] — the running daemons, and shorthand for calling, asking and waiting.
+//! * [`audio`] — files to play, and what is in a file that was recorded.
+//! * [`raw`] — SIP by hand, for what no proper phone would send.
+//! * [`tools`] — outside programs.
+
+pub mod audio;
+pub mod raw;
+pub mod signature;
+pub mod tools;
+pub mod world;
+
+pub use world::{Setup, World};
+
+/// Called by the tests' callers; runs `/start`.
+pub const NUMBER: &str = "+15550001";
+/// Who calls.
+pub const ALICE: &str = "+15559001";
+/// Leads to the callee in the region.
+pub const BOB: &str = "+15550101";
+/// Leads to the callee behind the core region.
+pub const CAROL: &str = "+15560101";
+/// Voice of the caller.
+pub const ALICE_HZ: f64 = 440.0;
+/// Voice of the callee.
+pub const BOB_HZ: f64 = 620.0;
+/// Tones that every application server has as `/700.wav`, `/900.wav`, `/1100.wav`: 800 ms each.
+pub const PROMPTS_HZ: [f64; 3] = [700.0, 900.0, 1100.0];
+
+/// Lets time pass: for conversations that have to last.
+#[allow(clippy::disallowed_methods)]
+pub fn pause_ms(ms: u64) {
+    std::thread::sleep(std::time::Duration::from_millis(ms));
+}
