@@ -38,14 +38,15 @@ const _: () = assert!(PTIME_MS_MAX as usize * 8 <= FRAME_SAMPLES_MAX);
 const _: () = assert!(RELAY_QUIET_US >= 60_000, "jitter must not be filled up");
 const _: () = assert!(COPY_BYTES_MAX >= 12 + PTIME_MS_MAX as usize * 8);
 
-/// The jitter buffer of one recorded port: up to 60 ms per packet, 20 to 120 ms of delay.
+/// The jitter buffer of one recorded port: up to 60 ms per packet, 40 to 120 ms of delay; with less
+/// the packet behind a lost one comes too late to tell loss from silence.
 pub(crate) const RECORD_JITTER: JitterConfig = JitterConfig {
     clock_rate_hz: 8_000,
     packets_max: 32,
     payload_bytes_max: 480,
     target_ms: 40,
     adaptive: true,
-    target_ms_min: 20,
+    target_ms_min: 40,
     target_ms_max: 120,
 };
 
