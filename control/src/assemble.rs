@@ -78,7 +78,7 @@ pub struct Services {
 }
 
 /// A task that runs until shutdown.
-pub type ServiceTask = fn(Context, Shutdown) -> crate::core_task::Boxed<()>;
+pub type ServiceTask = Box<dyn FnOnce(Context, Shutdown) -> crate::core_task::Boxed<()> + Send>;
 
 /// Brings the core up to date when the API has changed accounts, numbers or applications.
 #[derive(Clone)]

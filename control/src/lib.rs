@@ -7,10 +7,12 @@
 //!   [`rows`] and [`directory`] — between the core's records and the store.
 //! * [`link_server`] — the edges.
 //! * [`web_client`], [`callback_sender`], [`prompts`] — HTTP to customers, durable callbacks, media.
+//! * [`api`] — the REST API.
 //! * [`metrics`] — what `/metrics` shows.
 //!
 //! Decisions about calls are made in `control-core` alone.
 
+pub mod api;
 pub mod assemble;
 pub mod callback_sender;
 pub mod commit_queue;

@@ -8,20 +8,36 @@ use link_proto::media::PromptKey;
 use link_proto::{AccountSid, CallSid};
 use std::sync::Arc;
 
-use crate::assemble::Services;
+use anyhow::Context as _;
+
+use crate::api;
+use crate::assemble::{Context, Services};
+use crate::callback_sender::{CallbackSender, SenderConfig};
 use crate::config::Config;
 use crate::core_task::{Boxed, MediaLayer, WebClient};
+use crate::prompts::Prompts;
+use crate::web_client::HttpClient;
 
-/// Builds them.
+/// Builds them. To be called inside a tokio runtime.
 ///
 /// # Errors
 /// If one cannot start.
-pub fn build(_config: &Config) -> anyhow::Result<Services> {
+pub fn build(config: &Config) -> anyhow::Result<Services> {
+    let prompts = Prompts::start(config)?;
+    let web = HttpClient::new().context("HTTP client")?;
+    let sweeper = prompts.clone();
     Ok(Services {
-        web: Arc::new(Absent),
-        media: Arc::new(Absent),
-        api: |_| axum::Router::new(),
-        tasks: Vec::new(),
+        web: Arc::new(web),
+        media: Arc::new(prompts),
+        api: api::router,
+        tasks: vec![
+            Box::new(|context: Context, shutdown| {
+                let web = context.web.clone();
+                let sender = CallbackSender::new(SenderConfig::default(), context.store, web);
+                Box::pin(sender.run(context.callbacks, shutdown))
+            }),
+            Box::new(move |_, shutdown| Box::pin(sweeper.sweep(shutdown))),
+        ],
     })
 }
 

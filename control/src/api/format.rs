@@ -1,0 +1,27 @@
+//! How values look in answers.
+
+use control_core::webhook::request::rfc2822;
+use serde_json::Value;
+
+/// Version in paths and in `api_version`.
+pub(super) const API_VERSION: &str = "2010-04-01";
+
+/// RFC 2822 in UTC.
+pub(super) fn date(unix_ms: i64) -> String {
+    rfc2822(u64::try_from(unix_ms).unwrap_or(0))
+}
+
+/// RFC 2822, or null.
+pub(super) fn date_or_null(unix_ms: Option<i64>) -> Value {
+    unix_ms.map_or(Value::Null, |at| date(at).into())
+}
+
+/// Numbers are strings.
+pub(super) fn number_or_null(number: Option<i64>) -> Value {
+    number.map_or(Value::Null, |number| number.to_string().into())
+}
+
+/// `/2010-04-01/Accounts/{account}/{rest}.json`.
+pub(super) fn uri(account: &str, rest: &str) -> String {
+    format!("/{API_VERSION}/Accounts/{account}/{rest}.json")
+}
