@@ -1,6 +1,8 @@
 //! Whoever hangs up, whenever, with or without an action, and through a restart of control at any
 //! point: exactly one terminal callback per leg, and nothing left behind.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use link_proto::call::{Blame, EndReason};

@@ -1,5 +1,7 @@
 //! What goes wrong at the customer's: retries, redirects, fallback, the spoken error, alerts.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use control_core::io::{FetchFailureKind, MediaRequest};

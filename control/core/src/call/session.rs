@@ -110,7 +110,9 @@ impl Session {
 
     /// An event that is next in its sequence.
     pub(crate) fn handle_event(&mut self, turn: &mut Turn<'_>, node: &NodeId, m: EventMessage) {
-        if !self.legs.contains_key(&m.leg) {
+        // A media node has no legs: it reports on whichever it was told of.
+        let about_media = matches!(m.event, CallEvent::Media(_));
+        if !about_media && !self.legs.contains_key(&m.leg) {
             turn.metrics.events_unknown += 1;
             return;
         }
