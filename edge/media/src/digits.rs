@@ -132,7 +132,9 @@ impl Worker {
         let (listeners, sinks) = (port.listeners, port.sinks);
         if way == Way::Signalling {
             for sink in sinks.as_slice() {
-                if let Some(port) = self.ports.get_mut(*sink) {
+                if let Some(port) = self.ports.get_mut(*sink)
+                    && port.out.telephone_event.is_some()
+                {
                     port.out.push_digit(digit);
                     port.out.start_rhythm(at.us);
                 }

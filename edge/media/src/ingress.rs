@@ -6,6 +6,7 @@ use std::time::Instant;
 use link_proto::ChannelId;
 use media_core::rtp::mux::{PacketKind, classify};
 use media_core::rtp::packet::RtpHeader;
+use media_core::units::Ssrc;
 
 use crate::command::PortKey;
 use crate::event::WorkerEvent;
@@ -69,8 +70,10 @@ impl Worker {
             return self.drop_packet(slot, DropCause::ForeignSource);
         }
         let Some((header, content)) = self.parse(slot, data) else { return };
-        if let Verdict::Learn(source) = verdict {
-            self.learn(slot, source, tx);
+        if let Verdict::Learn(source) = verdict
+            && !self.learn(slot, source, header.ssrc, tx)
+        {
+            return self.drop_packet(slot, DropCause::ForeignSource);
         }
         self.stats.packets_from_endpoints += 1;
         if let Some(port) = self.ports.get_mut(slot) {
@@ -100,15 +103,21 @@ impl Worker {
         Some((header, content?))
     }
 
-    fn learn<T: Tx>(&mut self, slot: u32, source: SocketAddr, tx: &mut T) {
-        let Some(port) = self.ports.get_mut(slot) else { return };
-        let Kind::Leg(leg) = &mut port.kind else { return };
-        let differs = leg.latch.learn_rtp(source);
+    /// False if the packet is not to be learnt from.
+    fn learn<T: Tx>(&mut self, slot: u32, source: SocketAddr, ssrc: Ssrc, tx: &mut T) -> bool {
+        let Some(port) = self.ports.get_mut(slot) else { return false };
+        let Kind::Leg(leg) = &mut port.kind else { return false };
+        if leg.latch.needs_known_ssrc(source) && port.input.stats.ssrc() != Some(ssrc) {
+            return false;
+        }
+        let before = leg.latch.rtp();
+        let differs = leg.latch.learn_rtp(source) && before != Some(source);
         tx.set_peer(port.key, Component::Rtp, Some(source));
         self.stats.latched += 1;
         if differs {
             self.events.push_back(WorkerEvent::Latched { port: port.key, source });
         }
+        true
     }
 
     /// An accepted packet: statistics, then everyone who wants it. The receiver that may send the

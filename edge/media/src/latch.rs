@@ -2,7 +2,10 @@
 //!
 //! Until a source was learnt nothing is sent but to the addresses from SDP, and nothing is taken
 //! but the packet that is learnt from. After that exactly one source counts, until signalling
-//! gives a new address. Nothing that a packet says can make the worker learn a second time.
+//! allows to learn anew. Nothing that a packet says can make the worker learn a second time.
+//!
+//! When signalling allows it without naming another address (an endpoint may have moved behind its
+//! NAT), RTP goes on to the source learnt before, and a new one must carry on the same SSRC.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -36,6 +39,8 @@ pub(crate) struct Latch {
     rtcp: Option<SocketAddr>,
     rtp_learnt: bool,
     rtcp_learnt: bool,
+    /// The source before, if signalling named no other address.
+    previous: Option<SocketAddr>,
 }
 
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
@@ -62,6 +67,7 @@ impl Latch {
             rtcp: None,
             rtp_learnt: false,
             rtcp_learnt: false,
+            previous: None,
         }
     }
 
@@ -73,6 +79,9 @@ impl Latch {
             return PeerChanges::default();
         }
         let first = self.epoch.is_none();
+        let stays = self.rtp_learnt && self.sdp_rtp == config.remote_rtp;
+        let previous = self.rtp.filter(|_| stays && config.latching != Latching::Off);
+        self.previous = previous;
         self.epoch = Some(config.latch_epoch);
         self.rule = config.latching;
         (self.sdp_rtp, self.rtp) = (config.remote_rtp, config.remote_rtp);
@@ -86,6 +95,7 @@ impl Latch {
             rtp: (!first && self.rtp_learnt).then_some(None),
             rtcp: (!first && self.rtcp_learnt).then_some(None),
         };
+        self.rtp = previous.or(self.rtp);
         self.rtp_learnt = false;
         self.rtcp_learnt = false;
         changes
@@ -130,10 +140,17 @@ impl Latch {
         }
     }
 
+    /// Whether a packet from there can only be learnt from if it carries the SSRC known before.
+    pub(crate) fn needs_known_ssrc(&self, source: SocketAddr) -> bool {
+        let is = |known: Option<SocketAddr>| known.is_some_and(|known| same(known, source));
+        self.previous.is_some() && !is(self.previous) && !is(self.sdp_rtp)
+    }
+
     /// Learns from a valid packet. True if the address differs from the one in SDP.
     pub(crate) fn learn_rtp(&mut self, source: SocketAddr) -> bool {
         self.rtp = Some(source);
         self.rtp_learnt = true;
+        self.previous = None;
         self.sdp_rtp.is_none_or(|sdp| !same(sdp, source))
     }
 

@@ -80,6 +80,7 @@ impl Worker {
         if port.out.event.is_none() && !start_digit(port) {
             return match port.out.source {
                 Source::Play(place) => self.play_frame(slot, place, at, tx),
+                Source::Port(_) if port.out.begun => {}
                 Source::None | Source::Port(_) => self.fill_frame(slot, at, tx),
             };
         }

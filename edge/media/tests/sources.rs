@@ -91,6 +91,28 @@ fn a_new_address_of_signalling_is_learnt_anew() {
 }
 
 #[test]
+fn learning_anew_for_the_same_address_needs_the_same_ssrc() {
+    let (mut rig, a, b) = bridge(Latching::Any);
+    let mut talker = Talker::new(5);
+    let (old, moved) = (address("198.51.100.7:9000"), address("198.51.100.8:9100"));
+    let packet = talker.frame(0x44);
+    rig.packet(a, Some(old), &packet);
+    let config = LegConfig { latching: Latching::Any, latch_epoch: 1, ..leg(0) };
+    rig.command(WorkerCommand::UpdateLeg { port: a, config });
+    rig.run(20);
+    assert_eq!(rig.rtp_to(a).last().unwrap().to, Some(old), "it goes on to where it went");
+    let sprayed = Talker::new(666).frame(0xee);
+    rig.packet(a, Some(address(ATTACKER)), &sprayed);
+    assert_eq!(rig.dropped(DropCause::ForeignSource), 1);
+    let packet = talker.frame(0x44);
+    rig.packet(a, Some(moved), &packet);
+    rig.packet(a, Some(old), &sprayed);
+    rig.run(40);
+    assert_eq!(rig.rtp_to(a).last().unwrap().to, Some(moved));
+    assert!(rig.rtp_to(b).iter().all(|sent| sent.rtp().payload()[0] != 0xee));
+}
+
+#[test]
 fn another_ssrc_from_the_same_source_is_the_same_party() {
     let (mut rig, a, b) = bridge(Latching::SdpNetwork);
     for ssrc in [5, 6] {
