@@ -193,6 +193,7 @@ mod tests {
     use Way::{Rtp, Signalling};
 
     #[test]
+    #[allow(clippy::type_complexity, reason = "a table")]
     fn one_key_pressed_counts_once_and_twice_twice() {
         let one = Digit::from_char('1').unwrap();
         let two = Digit::from_char('2').unwrap();

@@ -47,6 +47,7 @@ impl OpTable {
         Self { ops: (0..ops_max).map(|_| None).collect(), free: (0..ops_max).rev().collect() }
     }
 
+    #[allow(clippy::result_large_err, reason = "the program comes back to be reported")]
     pub(crate) fn insert(&mut self, op: Op) -> Result<u32, Op> {
         let Some(place) = self.free.pop() else { return Err(op) };
         match self.ops.get_mut(place as usize) {

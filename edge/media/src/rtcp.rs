@@ -18,7 +18,7 @@ const REPORT_BYTES_MAX: usize = 128;
 
 /// Time since the worker was made, which RFC 3550 §6.4.1 allows for those without a wall clock.
 fn ntp(us: u64) -> NtpTime {
-    NtpTime((us / 1_000_000) << 32 | ((us % 1_000_000) << 32) / 1_000_000)
+    NtpTime(((us / 1_000_000) << 32) | (((us % 1_000_000) << 32) / 1_000_000))
 }
 
 impl Worker {

@@ -1,5 +1,7 @@
 //! Packets and ticks of a running worker allocate nothing.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 mod common;
 
 use std::net::SocketAddr;

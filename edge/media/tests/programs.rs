@@ -1,5 +1,7 @@
 //! Play, collect, record, watch, and what becomes of them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Relay, filling and switches of source, as an endpoint sees them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 mod common;
 
 use std::sync::Arc;

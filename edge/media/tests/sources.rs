@@ -1,5 +1,7 @@
 //! Whose packets are taken, and where packets go: latching, bleed, injection, hostile packets.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
+
 mod common;
 
 use std::net::SocketAddr;

@@ -121,6 +121,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::type_complexity, reason = "a table")]
     fn each_rule_ends_where_it_should() {
         let cases: [(Option<u32>, &str, &str, Option<CollectEnd>, &str); 8] = [
             (Some(1), "", "1", Some(Complete), "1"),
