@@ -106,14 +106,12 @@ impl EdgeCore {
         self.sip.counters()
     }
 
-    /// What is alive and known to control. A leg whose end is still to be reported counts as alive:
+    /// What is alive and driven by control. A leg whose end is still to be reported counts as alive:
     /// control must not take it for lost before it reads the true reason.
     pub(crate) fn reconcile(&self) -> Reconcile {
+        // Even if control has not yet acknowledged the first event: it may have committed it.
         let by_control = |session: &CallSid| {
-            let controlled =
-                self.calls.get(session).is_some_and(|call| call.driver == Driver::Control);
-            // A session whose first event is still on its way is not unknown but new.
-            controlled && self.deliveries.get(*session).is_some_and(|d| d.known)
+            self.calls.get(session).is_some_and(|call| call.driver == Driver::Control)
         };
         let live = self.legs.values().filter(|leg| by_control(&leg.session)).map(|leg| LiveLeg {
             session: leg.session,
