@@ -3,10 +3,13 @@
 //! * [`Setup`] — what a test's world is to be like; [`Setup::begin`] starts it.
 //! * [`World`] — the running daemons, and shorthand for calling, asking and waiting.
 //! * [`audio`] — files to play, and what is in a file that was recorded.
+//! * [`netns`] — a network of its own for programs that need one.
 //! * [`raw`] — SIP by hand, for what no proper phone would send.
+//! * [`signature`] — signatures of webhooks, computed anew.
 //! * [`tools`] — outside programs.
 
 pub mod audio;
+pub mod netns;
 pub mod raw;
 pub mod signature;
 pub mod tools;

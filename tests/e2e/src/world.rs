@@ -361,7 +361,7 @@ impl World {
     /// After a while.
     pub fn wait_terminal(&self, sid: &str) -> anyhow::Result<Vec<Recorded>> {
         wait_for(&format!("terminal callback of {sid}"), LIMIT, || {
-            Ok(self.callbacks(sid).iter().any(|row| is_terminal(row)))
+            Ok(self.callbacks(sid).iter().any(is_terminal))
         })?;
         Ok(self.callbacks(sid))
     }
