@@ -60,24 +60,31 @@ pub fn classify(error: &reqwest::Error) -> HttpFailure {
     if error.is_dns() {
         return HttpFailure::Dns;
     }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(failure) = cause.downcast_ref::<io::Error>().and_then(classify_io) {
-            return failure;
-        }
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return classify_tls(tls);
-        }
-        source = cause.source();
+    if let Some(failure) = error.source().and_then(|cause| search(cause, CAUSES_MAX)) {
+        return failure;
     }
     if error.is_connect() { HttpFailure::Connect } else { HttpFailure::Protocol }
 }
 
-fn classify_io(error: &io::Error) -> Option<HttpFailure> {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if let Some(tls) = inner {
+/// Depth to which causes are followed.
+const CAUSES_MAX: usize = 16;
+
+/// Looks through causes. An `io::Error` hides the error that it wraps from `source`.
+fn search(cause: &(dyn std::error::Error + 'static), depth: usize) -> Option<HttpFailure> {
+    let depth = depth.checked_sub(1)?;
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
         return Some(classify_tls(tls));
     }
+    let io = cause.downcast_ref::<io::Error>();
+    if let Some(wrapped) = io.and_then(|io| io.get_ref())
+        && let Some(failure) = search(wrapped, depth)
+    {
+        return Some(failure);
+    }
+    io.and_then(classify_io).or_else(|| search(cause.source()?, depth))
+}
+
+fn classify_io(error: &io::Error) -> Option<HttpFailure> {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Some(HttpFailure::Refused),
         io::ErrorKind::TimedOut => Some(HttpFailure::ConnectTimeout),

@@ -1,14 +1,15 @@
 //! How values look in answers.
 
-use control_core::webhook::request::rfc2822;
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// Version in paths and in `api_version`.
 pub(super) const API_VERSION: &str = "2010-04-01";
 
-/// RFC 2822 in UTC.
+/// RFC 2822 in UTC, the day with two digits.
 pub(super) fn date(unix_ms: i64) -> String {
-    rfc2822(u64::try_from(unix_ms).unwrap_or(0))
+    let at = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    at.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
 }
 
 /// RFC 2822, or null.
