@@ -65,7 +65,9 @@ impl LinkClient {
         loop {
             let Some(control) = self.controls.get(turn % self.controls.len().max(1)).cloned()
             else {
-                return tracing::info!("no control node is configured: this edge works alone");
+                tracing::info!("no control node is configured: this edge works alone");
+                // Its end would close the channel, and with it signalling.
+                return shutdown.requested().await;
             };
             turn += 1;
             let session = self.session(&control);
