@@ -7,7 +7,7 @@ use link_proto::media::AudioCodec;
 use link_proto::message::{LiveLeg, Load, Reconcile};
 
 use crate::call::leg::LegState;
-use crate::call::session::Driver;
+use crate::call::session::{Call, Driver};
 use crate::core::EdgeCore;
 use crate::counters::Counters;
 
@@ -119,6 +119,14 @@ impl EdgeCore {
             answered: leg.answered_at.is_some(),
         });
         let ended = self.deliveries.unreported_ends();
-        Reconcile { legs: live.chain(ended).collect() }
+        // A session with nothing but trunk channels is named by its first leg, which lives
+        // elsewhere: control has to see it to say that nobody needs it any more.
+        let driven = |call: &&Call| call.driver == Driver::Control && call.legs.is_empty();
+        let bare = self.calls.iter().filter(|(_, call)| driven(call)).map(|(session, _)| LiveLeg {
+            session: *session,
+            leg: *session,
+            answered: true,
+        });
+        Reconcile { legs: live.chain(ended).chain(bare).collect() }
     }
 }

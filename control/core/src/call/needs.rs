@@ -1,7 +1,7 @@
 //! What the session needs from media now, the graph that gives it, and the steps from one graph
 //! to the next: a step begins when every command of the step before has been answered.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use link_proto::call::{CallCommand, CallEvent};
 use link_proto::media::{
@@ -9,11 +9,11 @@ use link_proto::media::{
 };
 use link_proto::message::{CommandMessage, CommandResult};
 use link_proto::plan::{
-    FlowSource, LegFacts, MediaGraph, Need, NodeCommand, PlanError, PlanInput, Policy, Processor,
-    difference, plan,
+    Channel, FlowSource, LegFacts, MediaGraph, Need, NodeCommand, PlanError, PlanInput, Policy,
+    Processor, difference, plan,
 };
 use link_proto::table::NodeEntry;
-use link_proto::{CallSid, NodeId, OpId};
+use link_proto::{CallSid, ChannelId, NodeId, OpId};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
@@ -70,7 +70,24 @@ fn op_of_command(command: &MediaCommand) -> Option<OpId> {
     }
 }
 
+/// A command that makes no sense without one of these channels.
+fn opens_or_uses(command: &MediaCommand, gone: &BTreeMap<ChannelId, Channel>) -> bool {
+    let dead = |port: &Port| matches!(port, Port::Channel(id) if gone.contains_key(id));
+    match command {
+        MediaCommand::OpenChannel { channel, .. } => gone.contains_key(channel),
+        MediaCommand::Link { from, to, .. } | MediaCommand::Unlink { from, to } => {
+            dead(from) || dead(to)
+        }
+        other => port_of(other).is_some_and(|port| dead(&port)),
+    }
+}
+
 impl Media {
+    /// Commands wait until others have been answered.
+    pub(crate) fn has_steps(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
     /// Every node that takes part now.
     pub(crate) fn nodes(&self) -> BTreeSet<NodeId> {
         self.graph.nodes()
@@ -259,7 +276,8 @@ impl Session {
             MediaEvent::ChannelState { channel, up: false } => {
                 let port = Port::Channel(channel);
                 let lost = |processor: &Processor| port_of(&processor.command) == Some(port);
-                self.programs_lost(turn, node, lost);
+                let lost = self.lost_programs(lost);
+                self.report_lost(turn, node, lost);
             }
         }
     }
@@ -309,32 +327,31 @@ impl Session {
         }
     }
 
-    /// A node is gone with its programs and channels.
+    /// A node is gone with its programs and channels. All of it is forgotten before anybody hears
+    /// of it: what is planned next may use the node's new process, under the same channel numbers.
     pub(crate) fn media_node_lost(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
         self.media.awaiting.retain(|(waiting, _)| waiting != node);
+        let lost = self.lost_programs(|processor| processor.node == *node);
+        let gone = self.media.graph.forget_node(node);
         for step in &mut self.media.steps {
-            step.retain(|command| command.node != *node);
+            step.retain(|c| c.node != *node && !opens_or_uses(&c.command, &gone));
         }
-        self.programs_lost(turn, node, |processor| processor.node == *node);
-        self.media.graph.forget_node(node);
+        for (channel, ends) in &gone {
+            let other = if ends.home == *node { &ends.far } else { &ends.home };
+            let close = MediaCommand::CloseChannel { channel: *channel };
+            self.command_at(turn, other.clone(), ends.leg, CallCommand::Media(close));
+        }
+        self.report_lost(turn, node, lost);
         self.send_steps(turn);
     }
 
+    fn lost_programs(&self, lost: impl Fn(&Processor) -> bool) -> Vec<MediaCommand> {
+        let processors = self.media.graph.processors.values();
+        processors.filter(|p| lost(p)).map(|p| p.command.clone()).collect()
+    }
+
     /// Programs that will not report any more are reported as failed.
-    fn programs_lost(
-        &mut self,
-        turn: &mut Turn<'_>,
-        node: &NodeId,
-        lost: impl Fn(&Processor) -> bool,
-    ) {
-        let lost: Vec<MediaCommand> = self
-            .media
-            .graph
-            .processors
-            .values()
-            .filter(|processor| lost(processor))
-            .map(|processor| processor.command.clone())
-            .collect();
+    fn report_lost(&mut self, turn: &mut Turn<'_>, node: &NodeId, lost: Vec<MediaCommand>) {
         for command in lost {
             let event = match command {
                 MediaCommand::Play { op, .. } => MediaEvent::PlayDone { op, end: PlayEnd::Failed },

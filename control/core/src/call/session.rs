@@ -291,19 +291,25 @@ impl Session {
         self.check_finished(turn);
     }
 
-    /// A session is over when no leg lives, the runner waits for nothing, and every recording is
-    /// in the store. What is missing then gets a last deadline.
+    /// A session is over when no leg lives, the runner waits for nothing, every recording is in the
+    /// store, and every node has answered every command: what closes a trunk channel must not be
+    /// forgotten. What is missing then gets a last deadline.
     pub(crate) fn check_finished(&mut self, turn: &mut Turn<'_>) {
         if self.finished || self.legs.values().any(|leg| !leg.ended()) {
             return;
         }
-        if self.run.is_waiting_for_web() || !self.recordings.is_empty() {
+        let waits = self.run.is_waiting_for_web() || !self.recordings.is_empty();
+        if waits || self.waits_for_nodes() {
             if !self.timers.contains_key(&Timer::Linger) {
                 self.arm(turn, Timer::Linger, turn.config.linger_ms);
             }
             return;
         }
         self.finish(turn);
+    }
+
+    fn waits_for_nodes(&self) -> bool {
+        self.media.has_steps() || self.links.values().any(|link| !link.outbox.is_empty())
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>) {

@@ -68,12 +68,22 @@ impl MediaGraph {
         self.processors.remove(&op);
     }
 
-    /// Forgets everything on a node that is gone; its legs' channels go as well.
-    pub fn forget_node(&mut self, node: &NodeId) {
+    /// Forgets everything on a node that is gone, and every channel from and to it with what uses
+    /// them. Returns the channels: their other ends are to be closed.
+    pub fn forget_node(&mut self, node: &NodeId) -> BTreeMap<ChannelId, Channel> {
         self.processors.retain(|_, processor| processor.node != *node);
-        self.wires.retain(|wire| wire.node != *node);
-        self.channels.retain(|_, channel| channel.home != *node && channel.far != *node);
+        let ends_there = |channel: &Channel| channel.home == *node || channel.far == *node;
+        let gone: BTreeMap<ChannelId, Channel> = self
+            .channels
+            .iter()
+            .filter(|(_, c)| ends_there(c))
+            .map(|(k, c)| (*k, c.clone()))
+            .collect();
+        self.channels.retain(|id, _| !gone.contains_key(id));
+        let uses = |port: &Port| matches!(port, Port::Channel(id) if gone.contains_key(id));
+        self.wires.retain(|w| w.node != *node && !uses(&w.from) && !uses(&w.to));
         self.homes.retain(|_, home| home != node);
+        gone
     }
 
     /// Forgets a leg that ended: its node has taken away the port and everything on it.
