@@ -1,0 +1,234 @@
+//! Calls come and go, a hundred a second, and nothing grows.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tandem_load::load::{AnswerPlan, CallPlan, Limits, LoadRun};
+use tandem_load::{BankConfig, Codec};
+use tandem_rig::ports;
+
+use super::world::{CALLEE, World, edge_plan, route, wait_for_counters};
+use crate::gate::{Watch, wait_quiet};
+use crate::machine::{Cores, descriptors, pin_thread};
+use crate::report::{Goal, Outcome, Results};
+use crate::run::{Context, tandem_program};
+
+const SET_UPS_PER_S: f64 = 100.0;
+const DURATION_MS: u64 = 2_000;
+/// Calls at once, with room for slow ends.
+const AT_ONCE: usize = 600;
+/// The first part of a run fills caches and pools; the slope is taken over the rest.
+const SETTLING_SHARE: f64 = 0.25;
+/// Growth of memory per set-up that is no leak but noise of the allocator, bytes.
+const BYTES_PER_SET_UP_MAX: f64 = 16.0;
+
+const EXAMPLES: &str = "\
+Examples:
+  An hour
+    cargo run --release -p benches -- soak
+
+  The form that `make bench` runs
+    cargo run --release -p benches -- soak --minutes 3
+
+Calls go through one edge by a route without instructions and speak for two seconds. Memory,
+descriptors, ports and legs are looked at every second; memory may grow by at most 16 bytes per
+set-up once the first quarter is over, all else has to end where it began.";
+
+/// Arguments of `soak`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct SoakArguments {
+    /// How long
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
+    /// Take the tandem program as it is instead of building it first
+    #[arg(long)]
+    no_build: bool,
+    /// The tandem program, instead of the one beside this program
+    #[arg(long, value_name = "FILE")]
+    tandem: Option<std::path::PathBuf>,
+}
+
+/// The subcommand. True if nothing grew.
+///
+/// # Errors
+/// If something does not start.
+pub fn soak(arguments: &SoakArguments) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        (0.2..=100_000.0).contains(&arguments.minutes),
+        "--minutes {}: allowed is 0.2 to 100000",
+        arguments.minutes
+    );
+    let tandem = tandem_program(arguments.tandem.as_deref(), !arguments.no_build)?;
+    let context = Context::new(Cores::of_process()?, false, Results::of_workspace(), tandem);
+    let outcome = churn("soak", &context, arguments.minutes * 60.0)?;
+    outcome.print();
+    println!("  kept in {}", context.results.keep(&outcome)?.display());
+    Ok(outcome.passed())
+}
+
+/// Three minutes.
+///
+/// # Errors
+/// If something does not start.
+pub fn short(context: &Context) -> anyhow::Result<Outcome> {
+    churn("churn", context, if context.quick { 12.0 } else { 180.0 })
+}
+
+/// One look at the edge.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+struct Look {
+    at_s: f64,
+    set_ups: u64,
+    anonymous_kib: u64,
+    descriptors: usize,
+}
+
+fn churn(name: &str, context: &Context, seconds: f64) -> anyhow::Result<Outcome> {
+    pin_thread(context.cores.load)?;
+    let answerer = ports::udp()?;
+    let mut edge = edge_plan(AT_ONCE as u16 * 2);
+    edge.routes = vec![route(answerer, true)];
+    let quiet = wait_quiet(context.cores, context.patience())?;
+    let world = World::start(context, None, edge)?;
+    wait_for_counters();
+    let before = state(&world)?;
+    let (watch, cpu_before_s) = (Watch::start(context.cores)?, world.cpu_s()?);
+    let call = CallPlan {
+        target: format!("sip:{CALLEE}@{}", world.edge.sip),
+        via: None,
+        listen: ports::udp()?,
+        user: "+15559000".to_owned(),
+        calls: (SET_UPS_PER_S * seconds) as u64,
+        rate_per_s: SET_UPS_PER_S,
+        at_once_max: AT_ONCE,
+        duration_ms: DURATION_MS,
+        answer_within_ms: 10_000,
+        codecs: vec![Codec::Pcmu],
+        sample_every: 0,
+        digits: String::new(),
+    };
+    let answer = AnswerPlan {
+        listen: answerer,
+        ring_ms: 0,
+        at_once_max: AT_ONCE * 2,
+        codecs: vec![Codec::Pcmu],
+        send_for_ms: Some(DURATION_MS),
+    };
+    let bank = BankConfig { seed: 1, cpu: Some(context.cores.load) };
+    let mut run = LoadRun::start(bank, Some(call), Some(answer))?;
+    let looks = watch_run(context, &world, &mut run, Duration::from_secs_f64(seconds + 60.0))?;
+    run.hang_up()?;
+    let verdict = run.finish(&Limits::default())?;
+    let complaints = watch.finish()?.foreign(world.cpu_s()? - cpu_before_s);
+    world.edge.wait_idle(Duration::from_secs(40))?;
+    wait_for_counters();
+    let after = state(&world)?;
+    let mut outcome = Outcome::new(name);
+    outcome.headings(&["what", "before", "after"]);
+    for ((what, before), (_, after)) in before.iter().zip(&after) {
+        outcome.row([(*what).to_owned(), before.to_string(), after.to_string()]);
+        // Port pairs rest for a while after use, but none may be lost.
+        outcome.check(
+            &format!("{what}: more than before"),
+            (after - before) as f64,
+            Goal::AtMost(0.0),
+        );
+    }
+    let caller = verdict.caller.as_ref();
+    let attempted = caller.map_or(0, |side| side.attempted);
+    let failed = caller.map_or(0, tandem_load::load::SideVerdict::failed_count);
+    outcome.row(["calls".to_owned(), "0".to_owned(), attempted.to_string()]);
+    outcome.check("calls that failed", failed as f64, Goal::AtMost(0.0));
+    let growth = bytes_per_set_up(&looks);
+    outcome.check("memory, bytes per set-up", growth, Goal::AtMost(BYTES_PER_SET_UP_MAX));
+    outcome.details = json!({ "looks": looks, "verdict": verdict });
+    let mut why = complaints;
+    if !quiet {
+        why.push("the machine was not quiet before".to_owned());
+    }
+    outcome.clean(why.is_empty(), why.join(", "));
+    Ok(outcome)
+}
+
+/// What has to be the same before and after.
+fn state(world: &World) -> anyhow::Result<Vec<(&'static str, i64)>> {
+    Ok(vec![
+        ("descriptors", descriptors(world.edge.process.id())? as i64),
+        ("legs", world.edge.metric("tandem_edge_legs_live_count")? as i64),
+        ("port pairs in use", world.edge.metric("tandem_edge_port_pairs_used")? as i64),
+        ("ports of the media thread", world.edge.metric("tandem_edge_media_ports")? as i64),
+    ])
+}
+
+fn watch_run(
+    context: &Context,
+    world: &World,
+    run: &mut LoadRun,
+    limit: Duration,
+) -> anyhow::Result<Vec<Look>> {
+    let (began, mut next, mut looks) = (Instant::now(), Instant::now(), Vec::new());
+    while !run.is_over()? && began.elapsed() < limit {
+        run.wait(Duration::from_millis(200));
+        if Instant::now() < next {
+            continue;
+        }
+        next += Duration::from_secs(1);
+        let progress = run.progress()?;
+        let look = Look {
+            at_s: progress.at_s,
+            set_ups: progress.attempted,
+            anonymous_kib: world.edge_memory()?.anonymous_kib,
+            descriptors: descriptors(world.edge.process.id())?,
+        };
+        if looks.len().is_multiple_of(30) {
+            context.note(&format!(
+                "{:5.0} s  {} calls, {} up, {} failed, {} KiB, {} descriptors",
+                look.at_s,
+                look.set_ups,
+                progress.up,
+                progress.failed,
+                look.anonymous_kib,
+                look.descriptors
+            ));
+        }
+        looks.push(look);
+    }
+    Ok(looks)
+}
+
+/// Slope of memory over set-ups by least squares, after settling.
+fn bytes_per_set_up(looks: &[Look]) -> f64 {
+    let first = (looks.len() as f64 * SETTLING_SHARE) as usize;
+    let settled = looks.get(first..).unwrap_or_default();
+    let count = settled.len() as f64;
+    let mean = |value: &dyn Fn(&Look) -> f64| settled.iter().map(value).sum::<f64>() / count;
+    let (x, y) =
+        (|look: &Look| look.set_ups as f64, |look: &Look| look.anonymous_kib as f64 * 1024.0);
+    let (mean_x, mean_y) = (mean(&x), mean(&y));
+    let (mut above, mut below) = (0.0, 0.0);
+    for look in settled {
+        above += (x(look) - mean_x) * (y(look) - mean_y);
+        below += (x(look) - mean_x).powi(2);
+    }
+    if below == 0.0 { 0.0 } else { above / below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_is_that_after_settling() {
+        let look = |n: u64| Look {
+            at_s: n as f64,
+            set_ups: n * 100,
+            // Grows fast at first, then by 1 KiB per 100 set-ups.
+            anonymous_kib: if n < 10 { n * 500 } else { 5_000 + n },
+            descriptors: 40,
+        };
+        let looks: Vec<Look> = (0..40).map(look).collect();
+        assert!((bytes_per_set_up(&looks) - 10.24).abs() < 1e-6);
+        assert!(bytes_per_set_up(&[]).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,6 @@
+//! Whole daemons under calls.
+
+pub mod churn;
+pub mod five_hundred;
+pub mod set_up;
+pub mod world;

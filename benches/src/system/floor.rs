@@ -1,0 +1,85 @@
+//! The floor as a process of its own: connected sockets on an io_uring, and no logic.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Stdio};
+
+use anyhow::Context as _;
+use edge_uring::socket::{SocketConfig, bind};
+
+use super::{Ends, Place, Running};
+use crate::machine::{pinned, want_descriptors};
+
+/// Arguments of the hidden subcommand.
+#[derive(Debug, clap::Args)]
+pub struct FloorArguments {
+    /// Calls.
+    #[arg(long)]
+    calls: usize,
+    /// Bulk A, bulk B, sampled A, sampled B.
+    #[arg(long, num_args = 4)]
+    ends: Vec<SocketAddr>,
+}
+
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts this program again as the floor.
+///
+/// # Errors
+/// If it does not come up.
+pub fn start(place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
+    let mut command = pinned(&std::env::current_exe()?, place.cores.system);
+    command.args(["floor", "--calls", &calls.to_string(), "--ends"]);
+    command.args(ends.bulk.iter().chain(&ends.sampled).map(ToString::to_string));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut guard = Guard(command.spawn().context("taskset")?);
+    let output = guard.0.stdout.take().context("no output")?;
+    let mut legs = Vec::with_capacity(calls);
+    let mut lines = BufReader::new(output).lines();
+    for _ in 0..calls {
+        let line = lines.next().context("the floor ended early")??;
+        let (a, b) = line.split_once(' ').with_context(|| line.clone())?;
+        legs.push([a.parse()?, b.parse()?]);
+    }
+    let pid = guard.0.id();
+    Ok(Running { pid, legs, guard: Box::new(guard) })
+}
+
+/// The process: binds, prints the addresses of its legs, forwards until its input is closed.
+///
+/// # Errors
+/// Of the sockets, or without io_uring.
+pub fn run(arguments: &FloorArguments) -> anyhow::Result<()> {
+    want_descriptors(arguments.calls as u64 * 2 + 64)?;
+    let [bulk_a, bulk_b, sampled_a, sampled_b] = arguments.ends[..] else {
+        anyhow::bail!("--ends takes four addresses");
+    };
+    let ends = Ends { bulk: [bulk_a, bulk_b], sampled: [sampled_a, sampled_b] };
+    let mut sockets = Vec::with_capacity(arguments.calls * 2);
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for call in 0..arguments.calls {
+        let leg = |side| -> anyhow::Result<UdpSocket> {
+            let socket = bind("127.0.0.1:0".parse()?, &SocketConfig::default())?;
+            socket.connect(ends.of(call, side))?;
+            Ok(socket)
+        };
+        let (a, b) = (leg(0)?, leg(1)?);
+        writeln!(out, "{} {}", a.local_addr()?, b.local_addr()?)?;
+        sockets.extend([a, b]);
+    }
+    out.flush()?;
+    // The parent kills it; a parent that is gone closes the input.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    benches_sys::forward(sockets, |_| false)?;
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Packets through systems that forward them.
+//!
+//! ```text
+//!   core of the load                      core of the system
+//!   generator ── bulk/sampled A ──► leg A ─┐
+//!             ◄── bulk/sampled B ── leg B ◄┘      and the other way round
+//! ```
+
+pub mod edge;
+pub mod floor;
+pub mod generator;
+pub mod kernel;
+pub mod measure;
+pub mod relay;
+pub mod rtpengine;
+pub mod sip;
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::machine::Cores;
+
+/// One call of so many has its packets timed one by one.
+pub const SAMPLE_EVERY: usize = 64;
+
+/// Where a system sends to: the generator's addresses of side A and side B.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// For most calls.
+    pub bulk: [SocketAddr; 2],
+    /// For every [`SAMPLE_EVERY`]th call.
+    pub sampled: [SocketAddr; 2],
+}
+
+impl Ends {
+    /// The generator's address for one side of a call.
+    pub fn of(&self, call: usize, side: usize) -> SocketAddr {
+        if is_sampled(call) { self.sampled[side] } else { self.bulk[side] }
+    }
+}
+
+/// Whether this call's packets are timed.
+pub fn is_sampled(call: usize) -> bool {
+    call.is_multiple_of(SAMPLE_EVERY)
+}
+
+/// What forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The edge, driven over SIP by a route without instructions.
+    Edge,
+    /// rtpengine in user space, driven by its control protocol.
+    Rtpengine,
+    /// Connected sockets on an io_uring, and nothing else.
+    Floor,
+}
+
+impl Kind {
+    /// Name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Edge => "tandem-edge",
+            Self::Rtpengine => "rtpengine",
+            Self::Floor => "floor",
+        }
+    }
+}
+
+/// A system that runs with its calls set up. Ends with its owner.
+pub struct Running {
+    /// Its process.
+    pub pid: u32,
+    /// Address of leg A and leg B of each call.
+    pub legs: Vec<[SocketAddr; 2]>,
+    /// Keeps processes and sockets.
+    pub guard: Box<dyn Any>,
+}
+
+/// What all systems need to start.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Cores.
+    pub cores: Cores,
+    /// The `tandem` program.
+    pub tandem: PathBuf,
+}
+
+/// Starts a system on its core and sets up its calls.
+///
+/// # Errors
+/// In words.
+pub fn start(kind: Kind, place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
+    match kind {
+        Kind::Edge => edge::start(place, calls, ends),
+        Kind::Rtpengine => rtpengine::start(place, calls, ends),
+        Kind::Floor => floor::start(place, calls, ends),
+    }
+}
