@@ -1,19 +1,38 @@
 //! Reads a call's timeline from control's API and turns it into phases.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use serde_json::Value;
 use tandem_load::PhoneReport;
 use tandem_rig::http;
+use tandem_rig::process::wait_for;
 use tandem_rig::rig::{ACCOUNT, TOKEN};
 
 use super::facts::{CallFacts, EndFacts, PhaseFacts};
 use super::stage::Stage;
 
-/// The rows of a session, oldest first.
+/// How long the end of a call may take to reach control.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// The rows of a session that has ended, oldest first.
 ///
 /// # Errors
 /// If control does not answer.
 pub fn fetch(stage: &Stage, session: &str) -> anyhow::Result<Vec<Value>> {
+    let mut rows = Vec::new();
+    let ended = |row: &Value| {
+        text(row.get("event").unwrap_or(row), "kind") == "leg-ended" && text(row, "leg") == session
+    };
+    // A call whose end never arrives is shown as far as it is known; a check fails then.
+    let _ = wait_for("the end of the call at control", END_MAX, || {
+        rows = fetch_now(stage, session)?;
+        Ok(rows.iter().any(ended))
+    });
+    Ok(rows)
+}
+
+fn fetch_now(stage: &Stage, session: &str) -> anyhow::Result<Vec<Value>> {
     let url = stage.control.url(&format!("/tandem/v1/calls/{session}/timeline.json"));
     let page = http::get(&url, Some((ACCOUNT, TOKEN)))?;
     let body = page.json()?;
@@ -73,9 +92,13 @@ pub fn read(
             _ => {}
         }
     }
+    for phase in facts.phases.iter_mut().filter(|phase| phase.media_region.is_empty()) {
+        phase.media_region = "eu".to_owned();
+    }
     let ends: Vec<u64> = facts.phases.iter().skip(1).map(|phase| phase.from_ns).collect();
     for (index, phase) in facts.phases.iter_mut().enumerate() {
-        let end = ends.get(index).copied().unwrap_or(u64::MAX);
+        let end = ends.get(index).copied();
+        let end = end.or(caller.end.as_ref().map(|end| end.at_ns)).unwrap_or(phase.from_ns);
         let window = caller.received.window(phase.from_ns, end);
         phase.longest_gap_ms = (window.packets > 1).then_some(window.max_gap_ms);
         let at = |number: u32| counters.iter().find(|(n, _)| *n == number).map(|(_, count)| *count);
@@ -90,18 +113,17 @@ fn read_graph(facts: &mut PhaseFacts, event: &Value, session: &str) {
     // What the caller hears, or, when it hears nothing, what is heard of it.
     let heard = labels.iter().find(|label| text(label, "to") == session);
     let said = labels.iter().find(|label| text(label, "from") == session);
-    if let Some(label) = heard.or(said) {
+    if let Some(label) = heard.or(said).filter(|_| facts.mode.is_empty()) {
         facts.mode = text(label, "label").to_owned();
     }
     let places = event.get("processors").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut regions: Vec<String> = places
-        .iter()
-        .map(|place| format!("{} in {}", text(place, "kind"), text(place, "region")))
-        .collect();
-    regions.dedup();
-    facts.media_region = regions.join(", ");
-    if facts.media_region.is_empty() {
-        facts.media_region = "eu".to_owned();
+    for place in &places {
+        let place = format!("{} in {}", text(place, "kind"), text(place, "region"));
+        if !facts.media_region.contains(&place) {
+            let separator = if facts.media_region.is_empty() { "" } else { ", " };
+            facts.media_region.push_str(separator);
+            facts.media_region.push_str(&place);
+        }
     }
 }
 
