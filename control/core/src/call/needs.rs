@@ -16,6 +16,7 @@ use link_proto::table::NodeEntry;
 use link_proto::{CallSid, ChannelId, NodeId, OpId};
 use serde::{Deserialize, Serialize};
 
+use super::legs::Leg;
 use super::session::Session;
 use super::turn::Turn;
 use crate::record::{DirectionLabel, ProcessorPlace, TimelineEvent};
@@ -82,6 +83,17 @@ fn opens_or_uses(command: &MediaCommand, gone: &BTreeMap<ChannelId, Channel>) ->
     }
 }
 
+/// Inside a channel the number is ours to choose; most endpoints use this one as well.
+const TELEPHONE_EVENT_USUAL: u8 = 101;
+
+impl Leg {
+    /// What a channel carries digits as. Before the answer nobody knows whether the endpoint sends
+    /// telephone-events; a channel without them would swallow every digit.
+    fn telephone_event_expected(&self) -> Option<u8> {
+        if self.answered() { self.telephone_event } else { Some(TELEPHONE_EVENT_USUAL) }
+    }
+}
+
 impl Media {
     /// Commands wait until others have been answered.
     pub(crate) fn has_steps(&self) -> bool {
@@ -115,7 +127,7 @@ impl Session {
                 leg: leg.record.sid,
                 node: leg.record.node.clone(),
                 codec: leg.codec,
-                telephone_event: leg.telephone_event,
+                telephone_event: leg.telephone_event_expected(),
             })
             .collect();
         let needs: Vec<Need> =

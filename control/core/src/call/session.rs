@@ -292,14 +292,15 @@ impl Session {
     }
 
     /// A session is over when no leg lives, the runner waits for nothing, every recording is in the
-    /// store, and every node has answered every command: what closes a trunk channel must not be
-    /// forgotten. What is missing then gets a last deadline.
+    /// store, and every node that is there has answered every command: what closes a trunk channel
+    /// must not be forgotten. A node that is away asks when it returns. What is missing then gets a
+    /// last deadline.
     pub(crate) fn check_finished(&mut self, turn: &mut Turn<'_>) {
         if self.finished || self.legs.values().any(|leg| !leg.ended()) {
             return;
         }
         let waits = self.run.is_waiting_for_web() || !self.recordings.is_empty();
-        if waits || self.waits_for_nodes() {
+        if waits || self.waits_for_nodes(turn) {
             if !self.timers.contains_key(&Timer::Linger) {
                 self.arm(turn, Timer::Linger, turn.config.linger_ms);
             }
@@ -308,8 +309,10 @@ impl Session {
         self.finish(turn);
     }
 
-    fn waits_for_nodes(&self) -> bool {
-        self.media.has_steps() || self.links.values().any(|link| !link.outbox.is_empty())
+    fn waits_for_nodes(&self, turn: &Turn<'_>) -> bool {
+        let up = |node: &NodeId| turn.nodes.up.contains_key(node);
+        let owes = self.links.iter().any(|(node, link)| up(node) && !link.outbox.is_empty());
+        owes || self.media.has_steps()
     }
 
     fn finish(&mut self, turn: &mut Turn<'_>) {
