@@ -231,6 +231,14 @@ impl EdgeNode {
         shards.flat_map(|s| [s.core.poll_timeout(), s.media.next_deadline()]).flatten().min()
     }
 
+    /// Which of its parts are due.
+    pub fn due(&self, now: Instant) -> String {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let shards = self.life.iter().flat_map(|life| life.shards.iter());
+        let parts = shards.map(|s| (due(s.core.poll_timeout()), due(s.media.next_deadline())));
+        format!("{} (core, media): {:?}", self.entry.node, parts.collect::<Vec<_>>())
+    }
+
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(life) = &mut self.life else { return };

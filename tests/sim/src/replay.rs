@@ -4,6 +4,8 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use link_proto::ChannelId;
+
 use crate::world::Parcel;
 
 /// Lines that are kept.
@@ -51,6 +53,15 @@ impl Trace {
         }
     }
 
+    /// A trunk packet arrives.
+    pub fn trunk(&mut self, at: Duration, from: usize, channel: ChannelId, bytes: &[u8]) {
+        self.mix(&(at.as_micros() as u64).to_le_bytes());
+        self.mix(bytes);
+        if self.verbose && bytes.len() < 40 {
+            self.line(at, format!("trunk from edge {from}: channel {} {bytes:?}", channel.0));
+        }
+    }
+
     /// Something happens.
     pub fn parcel(&mut self, at: Duration, parcel: &Parcel) {
         self.mix(&(at.as_micros() as u64).to_le_bytes());
@@ -81,8 +92,8 @@ impl Trace {
 
 fn shortened(value: &impl Debug) -> String {
     let mut text = format!("{value:?}");
-    if text.len() > 900 {
-        let cut = (0..=900).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    if text.len() > 1_600 {
+        let cut = (0..=1_600).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(cut);
         text.push('…');
     }
@@ -112,6 +123,7 @@ fn discriminant(parcel: &Parcel) -> u64 {
         Parcel::EdgeCrash { .. } => 1,
         Parcel::EdgeStart { .. } => 2,
         Parcel::ControlCrash { .. } => 3,
+        Parcel::ControlCrashBusy { .. } => 21,
         Parcel::ControlStart => 4,
         Parcel::Cut { .. } => 5,
         Parcel::Connect { .. } => 6,

@@ -100,9 +100,11 @@ pub fn run(seed: u64, options: Options) -> Verdict {
     world.at(world.clock.at_ms(chaos_ms), Parcel::Heal);
     let healed = world.clock.at_ms(chaos_ms);
     world.run_until(healed + Duration::from_millis(1));
-    while world.clock.now() < healed + SETTLE && !is_quiet(&world) {
+    while world.clock.now() < healed + SETTLE && world.stalled.is_none() && !is_quiet(&world) {
         let until = world.clock.now() + Duration::from_secs(5);
-        world.run_until(until);
+        if !world.run_until(until) {
+            break;
+        }
     }
     world.count_hits();
     let wrong = checkers::check(&world, &workload.plans, calm);
@@ -160,7 +162,9 @@ fn enter_faults(world: &mut World, faults: &Faults, chaos_ms: u64, rng: &mut Std
     for _ in 0..faults.control_crashes {
         let at = world.clock.at_ms(when(rng));
         let down_ms = rng.random_range(100..12_000);
-        world.at(at, Parcel::ControlCrash { down_ms });
+        let idle = rng.random_range(0..3) == 0;
+        let crash = Parcel::ControlCrash { down_ms };
+        world.at(at, if idle { crash } else { Parcel::ControlCrashBusy { down_ms } });
     }
     for _ in 0..faults.edge_crashes {
         let edge = rng.random_range(0..REGIONS);

@@ -44,6 +44,8 @@ pub enum Parcel {
     EdgeStart { edge: usize },
     /// Control is killed; then so many ms pass.
     ControlCrash { down_ms: u64 },
+    /// Control is killed as soon as something waits for its commit; then so many ms pass.
+    ControlCrashBusy { down_ms: u64 },
     /// Control starts.
     ControlStart,
     /// A link is cut, and cannot be made again for so many ms.
@@ -144,7 +146,15 @@ pub struct World {
     rng: StdRng,
     /// Events so far.
     pub steps: u64,
+    crash_when_busy: Option<u64>,
+    /// Events since the clock moved last.
+    standing: u32,
+    /// Something happens again and again without time passing.
+    pub stalled: Option<String>,
 }
+
+/// Events at one moment above which nothing sensible can be going on.
+const STANDING_MAX: u32 = 20_000;
 
 /// How a world is made.
 pub struct Setup {
@@ -201,6 +211,9 @@ impl World {
             accounts,
             rng,
             steps: 0,
+            crash_when_busy: None,
+            standing: 0,
+            stalled: None,
         };
         world.start_control();
         for edge in 0..REGIONS {
@@ -257,9 +270,33 @@ impl World {
                 self.clock.advance(until);
                 return true;
             }
+            self.standing = if at > self.now() { 0 } else { self.standing + 1 };
+            if self.standing > STANDING_MAX {
+                self.stalled.get_or_insert(self.who_is_due());
+                return false;
+            }
             self.clock.advance(at);
             self.step();
+            if self.control.uncommitted() > 0
+                && let Some(down_ms) = self.crash_when_busy.take()
+            {
+                self.crash_control(down_ms);
+            }
         }
+    }
+
+    fn who_is_due(&self) -> String {
+        let now = self.now();
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let edges =
+            self.edges.iter().filter(|edge| due(edge.poll_timeout())).map(|edge| edge.due(now));
+        let mut who: Vec<String> = edges.collect();
+        if due(self.control.poll_timeout()) {
+            who.push("control".to_owned());
+        }
+        let phones = self.phones.iter().filter(|phones| due(phones.poll_timeout()));
+        who.extend(phones.map(|phones| format!("phones at {}", phones.address)));
+        format!("time stands still at {:?}: {who:?} due", self.clock.elapsed())
     }
 
     fn step(&mut self) {
@@ -304,6 +341,7 @@ impl World {
             }
             Arrival::Trunk(TrunkPacket { from, to, channel, bytes }) => {
                 let name = edge_node::edge_name(from);
+                self.trace.trunk(self.clock.elapsed(), from, channel, &bytes);
                 if let Some(edge) = self.edges.get_mut(to) {
                     edge.trunk_packet(now, &name, channel, &bytes);
                 }
@@ -323,6 +361,7 @@ impl World {
             Parcel::EdgeCrash { edge } => self.crash_edge(edge),
             Parcel::EdgeStart { edge } => self.start_edge(edge),
             Parcel::ControlCrash { down_ms } => self.crash_control(down_ms),
+            Parcel::ControlCrashBusy { down_ms } => self.crash_when_busy = Some(down_ms),
             Parcel::ControlStart => self.start_control(),
             Parcel::Cut { edge, down_ms } => self.cut(edge, down_ms),
             Parcel::Connect { edge, boot } => self.connect(edge, boot),
@@ -387,6 +426,7 @@ impl World {
             self.hits.insert(kind, count);
         }
         self.faults.heal();
+        self.crash_when_busy = None;
         let Faults { sip, rtp, trunk, .. } = self.faults.clone();
         self.net.configure(sip, rtp, trunk);
         for link in &mut self.links {
