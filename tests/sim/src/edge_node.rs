@@ -241,13 +241,15 @@ impl EdgeNode {
 
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let Some(life) = &mut self.life else { return };
-        for shard in &mut life.shards {
+        for index in 0..SHARDS as usize {
+            let shard = self.life.as_mut().and_then(|life| life.shards.get_mut(index));
+            let Some(shard) = shard else { return };
             if shard.core.poll_timeout().is_some_and(|at| at <= now) {
                 shard.core.handle_timeout(now);
             }
             if shard.media.next_deadline().is_some_and(|at| at <= now) {
                 shard.media.tick(now, &mut self.outbox);
+                self.send_all(index);
             }
         }
         self.settle(now);
@@ -282,6 +284,7 @@ impl EdgeNode {
         if let Some(shard) = life.shards.get_mut(index) {
             shard.media.packet(now, port, component, from, &bytes, &mut self.outbox);
         }
+        self.send_all(index);
         self.settle(now);
     }
 
@@ -294,6 +297,7 @@ impl EdgeNode {
         if let Some(shard) = life.shards.get_mut(index) {
             shard.media.trunk_packet(now, peer, channel, bytes, &mut self.outbox);
         }
+        self.send_all(index);
         self.settle(now);
     }
 
@@ -360,7 +364,6 @@ impl EdgeNode {
                     idle = false;
                     self.output(now, index, output);
                 }
-                self.send_all(index);
                 while let Some(event) = self.shard(index).and_then(|s| s.media.poll_event()) {
                     idle = false;
                     if let Some(shard) = self.shard(index) {
@@ -379,6 +382,7 @@ impl EdgeNode {
         self.life.as_mut()?.shards.get_mut(index)
     }
 
+    /// Sends what the worker of a shard has just produced: peers are numbered by shard.
     fn send_all(&mut self, index: usize) {
         let Some(life) = &mut self.life else { return };
         for sent in self.outbox.sent.drain(..) {
@@ -516,6 +520,7 @@ impl EdgeNode {
             life.channels.remove(&address);
         }
         shard.media.command(now, command, &mut self.outbox);
+        self.send_all(index);
     }
 
     /// What is left of calls, by name.
