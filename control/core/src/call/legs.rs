@@ -202,6 +202,10 @@ impl Session {
         record.end_reason = Some(e.reason);
         record.end_whose = Some(e.whose);
         record.sip_status = e.sip_status;
+        if e.sip_status.is_some() {
+            // Refused at once, without ringing: it was dialled all the same.
+            record.started_unix_ms = record.started_unix_ms.or(Some(record.created_unix_ms));
+        }
         record.stats = Some(e.stats);
         let status = record.status;
         self.timers.remove(&Timer::LostLeg(sid));

@@ -28,6 +28,7 @@ impl Session {
         callback: Option<UrlMethod>,
         events: Vec<String>,
     ) -> RecordingSid {
+        let callback = callback.and_then(|callback| self.absolute_target(turn, callback));
         let sid = RecordingSid::mint(turn.rng);
         let record = RecordingRecord {
             sid,

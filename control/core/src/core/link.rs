@@ -1,6 +1,7 @@
 //! Edges: who is there, what they report, what they have answered.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use link_proto::call::{Blame, CallCommand, CallEvent, EndReason, Offered};
@@ -198,10 +199,12 @@ fn acknowledge(session: &Session, turn: &mut Turn<'_>, node: NodeId) {
 
 fn sip_facts(offered: &Offered) -> Vec<(String, String)> {
     let mut facts: Vec<(String, String)> = Vec::new();
+    let source: Option<SocketAddr> = offered.source.parse().ok();
+    let source_ip = source.map_or_else(|| offered.source.clone(), |at| at.ip().to_string());
     for (name, value) in [
         ("SipDomain", &offered.sip_domain),
         ("SipCallId", &offered.sip_call_id),
-        ("SipSourceIp", &offered.source),
+        ("SipSourceIp", &source_ip),
     ] {
         if !value.is_empty() {
             facts.push((name.to_owned(), value.clone()));

@@ -48,6 +48,36 @@ impl Element {
         }
     }
 
+    /// All text inside, nested elements with their tags; for SSML.
+    pub fn markup(&self) -> String {
+        let mut text = String::new();
+        self.collect_markup(&mut text);
+        text.trim().to_owned()
+    }
+
+    fn collect_markup(&self, into: &mut String) {
+        for child in &self.children {
+            match child {
+                Node::Text(text) => into.push_str(text),
+                Node::Element(element) => {
+                    into.push('<');
+                    into.push_str(&element.name);
+                    for (name, value) in &element.attributes {
+                        let value = value.replace('"', "'").replace(['<', '>'], " ");
+                        into.push_str(&format!(" {name}=\"{value}\""));
+                    }
+                    if element.children.is_empty() {
+                        into.push_str("/>");
+                        continue;
+                    }
+                    into.push('>');
+                    element.collect_markup(into);
+                    into.push_str(&format!("</{}>", element.name));
+                }
+            }
+        }
+    }
+
     /// Value of an attribute.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())

@@ -18,6 +18,7 @@ use super::runner::Activity;
 use crate::call::legs::NewLeg;
 use crate::call::session::Session;
 use crate::call::turn::Turn;
+use crate::directory::StatusTarget;
 use crate::error_code;
 use crate::record::{CallStatus, Direction};
 use crate::verb::{Dial, DialTarget};
@@ -112,6 +113,10 @@ impl Session {
         };
         let from = verb.caller_id.clone().unwrap_or(own);
         let (node, to) = route(turn, &home, &target.to);
+        let status = target.status.clone().and_then(|status| {
+            let target = self.absolute_target(turn, status.target)?;
+            Some(StatusTarget { target, ..status })
+        });
         let new = NewLeg {
             sid,
             parent: Some(self.sid),
@@ -120,7 +125,7 @@ impl Session {
             to: target.to.clone(),
             node: node.clone(),
             codec,
-            targets: target.status.clone().into_iter().collect(),
+            targets: status.into_iter().collect(),
         };
         let params = DialParams {
             to,

@@ -111,7 +111,9 @@ impl Session {
             return;
         }
         let Some(verb) = self.run.document.verbs.get(self.run.position).cloned() else {
-            // The end of the document is the end of the call.
+            // The end of the document is the end of the call; only Reject keeps it from being
+            // answered.
+            self.accept(turn);
             return self.hang_up_caller(turn);
         };
         match verb {
@@ -127,7 +129,10 @@ impl Session {
                 self.ask(turn, Some(&redirect.url), redirect.method, Vec::new());
             }
             Verb::Reject(busy) => self.reject(turn, busy),
-            Verb::Hangup => self.hang_up_caller(turn),
+            Verb::Hangup => {
+                self.accept(turn);
+                self.hang_up_caller(turn);
+            }
         }
     }
 
@@ -192,6 +197,21 @@ impl Session {
         // A document given in the API request itself has no URL to be relative to.
         let base = self.run.base.as_ref().map(|base| base.url.as_str());
         crate::webhook::request::resolve(base, &expanded)
+    }
+
+    /// A callback's URL made absolute; one that cannot be is left out, with an alert.
+    pub(crate) fn absolute_target(
+        &mut self,
+        turn: &mut Turn<'_>,
+        target: UrlMethod,
+    ) -> Option<UrlMethod> {
+        if let Some(url) = self.absolute(&target.url) {
+            return Some(UrlMethod { url, ..target });
+        }
+        let message = format!("{} has no document to be relative to", target.url);
+        let alert = self.alert(turn, 1, error_code::ACTION_RELATIVE, &message);
+        self.put_alert(turn, alert);
+        None
     }
 
     /// Answers the caller, once.

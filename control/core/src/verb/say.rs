@@ -13,7 +13,7 @@ const CHARACTERS_MAX: usize = 4_096;
 /// The verb.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Say {
-    /// Plain text; SSML elements are reduced to their text.
+    /// What to say, with SSML elements as tags (the speech service reads them).
     pub text: String,
     /// `None` = configured default.
     pub voice: Option<String>,
@@ -29,8 +29,8 @@ pub(crate) fn parse(
 ) -> Result<Option<Say>, DocError> {
     let mut attributes = Attributes::new(element, &["voice", "language", "loop"], warnings);
     let times = loops(&mut attributes, SAY_LOOP);
-    let text = element.text().split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.is_empty() {
+    let text = element.markup().split_whitespace().collect::<Vec<_>>().join(" ");
+    if element.text().is_empty() {
         attributes.warn(SAY_EMPTY, "Say without text");
         return Ok(None);
     }
@@ -40,4 +40,26 @@ pub(crate) fn parse(
     }
     let given = |name| attributes.text(name).filter(|value| !value.is_empty());
     Ok(Some(Say { text, voice: given("voice"), language: given("language"), times }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doc::xml;
+
+    #[test]
+    fn speech_marks_are_kept_for_the_speech_service() {
+        for (document, expected) in [
+            ("<Say>a &amp; b</Say>", Some("a & b")),
+            (
+                "<Say>one<break time='2s'/> two <emphasis>three</emphasis></Say>",
+                Some("one<break time=\"2s\"/> two <emphasis>three</emphasis>"),
+            ),
+            ("<Say><s> </s></Say>", None),
+        ] {
+            let element = xml::read(document.as_bytes(), 1_000).unwrap();
+            let said = parse(&element, &mut Vec::new()).unwrap();
+            assert_eq!(said.map(|say| say.text).as_deref(), expected, "{document}");
+        }
+    }
 }
