@@ -213,7 +213,10 @@ async fn open(folder: &Path, header: RecordingHeader) -> anyhow::Result<Running>
     std::fs::write(&open, header.to_bytes().map_err(anyhow::Error::msg)?)
         .with_context(|| open.display().to_string())?;
     let path = path_of(folder, &header, "wav");
-    let file = File::create(&path).await.with_context(|| path.display().to_string())?;
+    // Read as well: silence at the front is removed by moving what follows.
+    let mut options = tokio_uring::fs::OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(true);
+    let file = options.open(&path).await.with_context(|| path.display().to_string())?;
     // The size is fixed at the end; readers take what is there until then.
     let start = wav_header(header.channels, 0).to_vec();
     let (result, _) = file.write_all_at(start, 0).await;
