@@ -34,6 +34,7 @@ use crate::prompt_cache::PromptCache;
 use crate::recorder::{self, Recorder};
 use crate::signalling::{Aside, Signalling};
 use crate::snapshot::Snapshot;
+use crate::tables::TablesFile;
 use crate::trunk::{self, TrunkCounters, TrunkSetup, WorkerRings};
 use crate::{metrics, tables, trunk_ring, upload};
 
@@ -243,7 +244,7 @@ async fn start_threads(
         asides,
         aside_sender: aside_sender.clone(),
         snapshot,
-        tables_path: config.data_folder.join("tables.json"),
+        tables: Arc::new(TablesFile::new(config.data_folder.join("tables.json"))),
         recorder_next: AtomicU32::new(1),
         channels: BTreeMap::new(),
         link_reset,

@@ -22,6 +22,7 @@ use crate::media_ports::MediaPorts;
 use crate::prompt_cache::PromptCache;
 use crate::recorder::RecorderCommand;
 use crate::snapshot::Snapshot;
+use crate::tables::TablesFile;
 use crate::trunk::{TrunkCommand, TrunkState};
 use crate::trunk_ring::Address;
 
@@ -80,7 +81,7 @@ pub struct Signalling {
     /// To the admin port.
     pub snapshot: Arc<Snapshot>,
     /// Where tables are kept.
-    pub tables_path: std::path::PathBuf,
+    pub tables: Arc<TablesFile>,
     /// Next recorder handle.
     pub recorder_next: AtomicU32,
     /// Trunk channels by port.
@@ -345,10 +346,10 @@ impl Signalling {
     }
 
     fn persist(&self, tables: Tables) {
-        let path = self.tables_path.clone();
+        let file = self.tables.clone();
         self.runtime.spawn_blocking(move || {
-            if let Err(error) = crate::tables::save(&path, &tables) {
-                tracing::error!(path = %path.display(), error = format!("{error:#}"), "tables not kept");
+            if let Err(error) = file.save(&tables) {
+                tracing::error!(error = format!("{error:#}"), "tables not kept");
             }
         });
     }
