@@ -208,15 +208,15 @@ impl Signalling {
     fn output(&mut self, output: Output) {
         match output {
             Output::Send { to, bytes } => self.send(to, &bytes),
-            Output::Link(output) => self.to_link(output),
+            Output::Link(output) => self.tell_link(output),
             Output::AllocateMedia { port, worker } => self.allocate(port, worker),
             Output::ReleaseMedia { port, worker } => {
                 self.ports.release(clock::now(), port);
-                self.to_media(worker, ToMedia::Release { port });
+                self.tell_media(worker, ToMedia::Release { port });
             }
             Output::Worker { worker, command } => {
                 self.tell_trunk(worker, &command);
-                self.to_media(worker, ToMedia::Command(command));
+                self.tell_media(worker, ToMedia::Command(command));
             }
             Output::FetchPrompt { key } => self.fetch_prompt(key),
             Output::OpenRecording { op, recording, session, leg, channels } => {
@@ -257,7 +257,7 @@ impl Signalling {
         }
     }
 
-    fn to_link(&mut self, output: LinkOutput) {
+    fn tell_link(&mut self, output: LinkOutput) {
         // A full queue means that the link is stuck; what is lost here is sent again after it was
         // made anew, because control has not acknowledged it.
         if self.to_link.try_send(output).is_err() {
@@ -266,7 +266,7 @@ impl Signalling {
         }
     }
 
-    fn to_media(&mut self, worker: u16, message: ToMedia) {
+    fn tell_media(&mut self, worker: u16, message: ToMedia) {
         if let Some(media) = self.media.get_mut(usize::from(worker)) {
             media.push(message);
         }
@@ -283,7 +283,7 @@ impl Signalling {
         let input = match allocated {
             Ok((pair, rtp, rtcp)) => {
                 let sockets = ToMedia::Sockets { port, rtp: pair.rtp, rtcp: pair.rtcp };
-                self.to_media(worker, sockets);
+                self.tell_media(worker, sockets);
                 Input::MediaAllocated { port, rtp, rtcp }
             }
             Err(why) => {

@@ -40,7 +40,7 @@ impl Snapshot {
         let load = core.load();
         let view = View {
             counters: *core.counters(),
-            sip: core.sip_counters().clone(),
+            sip: *core.sip_counters(),
             legs: core.legs(now),
             legs_max: load.legs_max,
             draining: load.draining,

@@ -202,7 +202,7 @@ mod tests {
             sequence: 0,
             leg: CallSid([1; 16]),
             at_unix_ms: n,
-            event: CallEvent::Hold { on: n % 2 == 0 },
+            event: CallEvent::Hold { on: n.is_multiple_of(2) },
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
             let (mut outbox, mut inbox) = (CommandOutbox::default(), CommandInbox::default());
             let mut wire: VecDeque<CommandMessage> = VecDeque::new();
             let (mut made, mut done) = (0u64, Vec::new());
-            let result = |id: u64| if id % 3 == 0 {
+            let result = |id: u64| if id.is_multiple_of(3) {
                 CommandResult::Refused { why: id.to_string() }
             } else {
                 CommandResult::Done

@@ -4,6 +4,8 @@ mod layers;
 mod requirements;
 mod tidy;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 
@@ -19,7 +21,17 @@ enum Command {
     Requirements,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = root.ancestors().nth(2).unwrap_or(root);
     match Command::parse() {
