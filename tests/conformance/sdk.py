@@ -58,7 +58,7 @@ def main():
     listed = client.calls.list(to=to, status="in-progress", limit=5)
     assert [row.sid for row in listed] == [call.sid], listed
     fetched = client.calls(call.sid).fetch()
-    assert fetched.direction == "outbound-api" and fetched.from_ == from_, fetched.direction
+    assert fetched.direction == "outbound-api" and fetched._from == from_, fetched.direction
     assert fetched.start_time is not None and fetched.date_created is not None
 
     redirected = client.calls(call.sid).update(url=redirect, method="POST")

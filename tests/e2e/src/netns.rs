@@ -35,7 +35,8 @@ impl Netns {
             return Ok(None);
         }
         let netns = Self { name, ours, theirs };
-        let (here, there) = (format!("tv{}a{number}", id % 100_000), format!("tv{}b{number}", id % 100_000));
+        let (here, there) =
+            (format!("tv{}a{number}", id % 100_000), format!("tv{}b{number}", id % 100_000));
         let ns = &netns.name;
         sh(&format!(
             "ip link add {here} type veth peer name {there}; ip link set {there} netns {ns}; \

@@ -44,6 +44,27 @@ impl Raw {
         Some((String::from_utf8_lossy(buffer.get(..length)?).into_owned(), from))
     }
 
+    /// The next final response; provisional ones are passed over.
+    pub fn final_response(&self) -> Option<String> {
+        loop {
+            let (text, _) = self.receive()?;
+            if text.starts_with("SIP/2.0 ") && !text.starts_with("SIP/2.0 1") {
+                return Some(text);
+            }
+        }
+    }
+
+    /// What comes until nothing has come for so many milliseconds.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn received_within(&self, quiet_ms: u64) -> anyhow::Result<Vec<String>> {
+        self.socket.set_read_timeout(Some(Duration::from_millis(quiet_ms)))?;
+        let texts = std::iter::from_fn(|| self.receive()).map(|(text, _)| text).collect();
+        self.socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        Ok(texts)
+    }
+
     /// Status codes that come within a second after the last one.
     pub fn statuses(&self) -> Vec<u16> {
         let mut statuses = Vec::new();

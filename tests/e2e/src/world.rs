@@ -31,8 +31,7 @@ pub fn root() -> PathBuf {
 
 /// The program under test: `TANDEM`, or the debug build.
 pub fn program() -> PathBuf {
-    std::env::var_os("TANDEM")
-        .map_or_else(|| root().join("target/debug/tandem"), PathBuf::from)
+    std::env::var_os("TANDEM").map_or_else(|| root().join("target/debug/tandem"), PathBuf::from)
 }
 
 /// What a world is to be like.
@@ -63,6 +62,7 @@ impl Setup {
         for hz in PROMPTS_HZ {
             app.page(&format!("/{hz}.wav"), Page::of("audio/wav", audio::tone_wav(hz, 800)));
         }
+        app.page("/short.wav", Page::of("audio/wav", audio::tone_wav(PROMPTS_HZ[0], 100)));
         app.page("/status", Page::status(204));
         let (bob, carol) = (ports::udp()?, ports::udp()?);
         let route = |prefix: &str, node: &str, callee: SocketAddr| RoutePlan {
@@ -152,7 +152,18 @@ impl Setup {
         }
         let edge = rig.edge(&eu)?;
         let bank = PhoneBank::start(BankConfig::default())?;
-        Ok(World { bank, eu: edge, eu_plan: eu, core: core_edge, control, wan, app, rig, bob, carol })
+        Ok(World {
+            bank,
+            eu: edge,
+            eu_plan: eu,
+            core: core_edge,
+            control,
+            wan,
+            app,
+            rig,
+            bob,
+            carol,
+        })
     }
 }
 
@@ -225,7 +236,10 @@ impl World {
     ///
     /// # Errors
     /// If the call does not end in time or the script fails.
-    pub fn call_through(&self, steps: impl IntoIterator<Item = Step>) -> anyhow::Result<PhoneReport> {
+    pub fn call_through(
+        &self,
+        steps: impl IntoIterator<Item = Step>,
+    ) -> anyhow::Result<PhoneReport> {
         ended(&self.call(steps)?)
     }
 
@@ -243,7 +257,12 @@ impl World {
     /// If the status is not 2xx or the body is not JSON.
     pub fn api(&self, path: &str) -> anyhow::Result<Value> {
         let response = http::get(&self.control.account_url(path), Some((ACCOUNT, TOKEN)))?;
-        anyhow::ensure!(response.status / 100 == 2, "GET {path}: {} {}", response.status, response.text());
+        anyhow::ensure!(
+            response.status / 100 == 2,
+            "GET {path}: {} {}",
+            response.status,
+            response.text()
+        );
         response.json()
     }
 
@@ -339,6 +358,21 @@ impl World {
         Ok(modes.into_iter().map(|(_, verb, labels)| (verb, labels)).collect())
     }
 
+    /// Waits until a metric of the region's edge has a value; it shows a copy that is made a few
+    /// times a second.
+    ///
+    /// # Errors
+    /// After a while, with the value it has.
+    pub fn wait_metric(&self, name: &str, value: f64) -> anyhow::Result<()> {
+        let name = format!("tandem_edge_{name}");
+        let mut last = f64::NAN;
+        let waited = wait_for(&format!("{name} = {value}"), Duration::from_secs(4), || {
+            last = self.eu.metric(&name)?;
+            Ok(last == value)
+        });
+        waited.with_context(|| format!("it is {last}"))
+    }
+
     /// The alerts of the account.
     ///
     /// # Errors
@@ -371,6 +405,8 @@ impl World {
     /// # Errors
     /// If a leg is left, a process has to be killed, or one of them panicked on the way.
     pub fn finish(mut self) -> anyhow::Result<()> {
+        // The first look may see an old copy.
+        crate::pause_ms(300);
         self.eu.wait_idle(LIMIT)?;
         self.eu.stop()?;
         if let Some(core) = &mut self.core {
@@ -402,8 +438,10 @@ impl Drop for World {
             let tail: Vec<&str> = log.lines().rev().take(25).collect();
             println!("--- {node}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
-        for request in self.app.requests() {
-            println!("{} {} {:?}", request.method, request.url, request.params);
+        for request in self.app.requests().iter().take(40) {
+            let told = ["CallStatus", "Digits", "ErrorCode", "ErrorUrl", "SequenceNumber"];
+            let told = told.iter().filter_map(|name| Some((*name, request.param(name)?)));
+            println!("{} {} {:?}", request.method, request.path, told.collect::<Vec<_>>());
         }
     }
 }

@@ -120,7 +120,8 @@ fn fbk_02_the_server_dies_in_mid_call() -> Result<()> {
         .number("+15550003", &doomed.url("/start"))
         .page("/fallback", Page::verbs("<Play>/700.wav</Play>"))
         .begin()?;
-    let bob = world.answer([Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(800), Step::Hangup])?;
+    let bob =
+        world.answer([Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(800), Step::Hangup])?;
     let alice = world.bank.add(world.caller("+15550003", hears(&[BOB_HZ, 700.0])))?;
     bob.wait_answered(LIMIT)?;
     doomed.stop();
@@ -135,9 +136,12 @@ fn fbk_02_the_server_dies_in_mid_call() -> Result<()> {
 #[test]
 fn fbk_03_the_fallback_is_primary_for_the_rest_of_the_session_only() -> Result<()> {
     let backup = tandem_rig::AppServer::start()?;
-    backup.page("/fallback", Page::verbs("<Gather numDigits='1' action='menu'><Play>/900.wav</Play></Gather>"));
+    backup.page(
+        "/fallback",
+        Page::verbs("<Gather numDigits='1' action='menu'><Play>/900.wav</Play></Gather>"),
+    );
     backup.page("/900.wav", Page::of("audio/wav", e2e::audio::tone_wav(900.0, 800)));
-    backup.page("/menu", Page::verbs("<Hangup/>"));
+    backup.page("/menu", Page::verbs("<Pause/>"));
     let mut setup = Setup::new()?.page("/start", Page::status(500));
     setup.control.numbers[0].fallback_url = Some(backup.url("/fallback"));
     let world = setup.begin()?;
@@ -219,10 +223,13 @@ fn fbk_04_a_refused_callback_is_repeated_unchanged_and_holds_nothing_up() -> Res
     let failures = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&failures);
     let world = Setup::with("<Play>/700.wav</Play>")?
-        .page("/status", Page::dynamic(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-            0 | 1 => Page::status(500).after(Duration::from_millis(300)),
-            _ => Page::status(204),
-        }))
+        .page(
+            "/status",
+            Page::dynamic(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+                0 | 1 => Page::status(500).after(Duration::from_millis(300)),
+                _ => Page::status(204),
+            }),
+        )
         .begin()?;
     let alice = world.call(hears(&[700.0]))?;
     let report = ended(&alice)?;
@@ -247,10 +254,13 @@ fn fbk_04_callbacks_survive_the_end_of_control() -> Result<()> {
     let up = Arc::new(AtomicUsize::new(0));
     let is_up = Arc::clone(&up);
     let mut world = Setup::with("<Play>/700.wav</Play>")?
-        .page("/status", Page::dynamic(move |_| match is_up.load(Ordering::Relaxed) {
-            0 => Page::status(503),
-            _ => Page::status(204),
-        }))
+        .page(
+            "/status",
+            Page::dynamic(move |_| match is_up.load(Ordering::Relaxed) {
+                0 => Page::status(503),
+                _ => Page::status(204),
+            }),
+        )
         .begin()?;
     let alice = world.call(hears(&[700.0]))?;
     ended(&alice)?;
@@ -274,7 +284,8 @@ fn fbk_04_callbacks_survive_the_end_of_control() -> Result<()> {
 #[test]
 fn fbk_04_dialled_legs_and_recordings_have_callbacks_of_their_own() -> Result<()> {
     let world = Setup::new()?.begin()?;
-    let talk = [Step::Ring(200), Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(500), Step::Hangup];
+    let talk =
+        [Step::Ring(200), Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(500), Step::Hangup];
     let bob = world.answer(talk)?;
     let verbs = format!(
         "<Dial><Number statusCallback='/leg' statusCallbackEvent='initiated ringing answered completed'>\

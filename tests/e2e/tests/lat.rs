@@ -53,7 +53,7 @@ fn lat_01_an_unlisted_provider_gets_nothing() -> Result<()> {
         stranger.send(world.eu.sip, message.as_bytes())?;
     }
     assert_eq!(stranger.receive(), None, "not a word");
-    assert_eq!(dropped()? - before, 3.0);
+    world.wait_metric("sip_datagrams_unlisted_total", before + 3.0)?;
     let parsed = world.eu.metric("tandem_edge_sip_requests_received_total")?;
     assert_eq!(parsed, 0.0, "dropped before parsing");
     assert!(world.app.requests().is_empty());
@@ -69,22 +69,26 @@ fn lat_01_an_unlisted_provider_gets_nothing() -> Result<()> {
 
 #[test]
 fn lat_02_an_invite_is_answered_for_and_signalled_to_another_region() -> Result<()> {
-    let world = Setup::with("<Play>/700.wav</Play>")?.two_regions(40.0).begin()?;
+    let slow = Page::verbs("<Reject reason='busy'/>").after(Duration::from_millis(500));
+    let world = Setup::with("<Play>/700.wav</Play>")?
+        .number("+15550002", "/slow")
+        .page("/slow", slow)
+        .two_regions(40.0)
+        .begin()?;
+    // The edge answers for control in time (RFC 3261 §17.2.1: 100 within 200 ms).
+    let raw = Raw::bind("127.0.0.1")?;
+    let uri = world.uri("+15550002");
+    let start = Instant::now();
+    raw.send(world.eu.sip, raw.invite(&uri, "slow1", "")?.as_bytes())?;
+    let (first, _) = raw.receive().context("100")?;
+    assert!(first.starts_with("SIP/2.0 100") && start.elapsed().as_millis() < 300, "{first}");
+    let last = raw.final_response().context("486")?;
+    assert!(last.starts_with("SIP/2.0 486"), "{last}");
+    assert!(start.elapsed().as_millis() >= 580, "a round trip and the application");
+    raw.send(world.eu.sip, raw.ack(&uri, "slow1", &last)?.as_bytes())?;
     let heard = world.call_through(hears(&[700.0]))?;
-    let statuses: Vec<u16> = heard
-        .events
-        .iter()
-        .filter_map(|event| match event.kind {
-            EventKind::Response { status, .. } => Some(status),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(statuses.last(), Some(&200), "{statuses:?}");
-    let first = heard.when(|kind| matches!(kind, EventKind::Response { .. }));
-    let first_ms = (first.context("response")? - heard.began_ns) / 1_000_000;
-    assert!(first_ms < 40, "the edge answers before control has heard of it: {first_ms} ms");
     let set_up_ms = heard.set_up_ms().context("answered")?;
-    assert!((80.0..1_500.0).contains(&set_up_ms), "one round trip to control: {set_up_ms} ms");
+    assert!((80.0..1_000.0).contains(&set_up_ms), "one round trip: {set_up_ms}");
     world.finish()
 }
 
@@ -223,20 +227,21 @@ fn lat_07_say_dial_say_dial_without_gaps_or_lost_keys() -> Result<()> {
     steps.extend([Step::digits("789"), Step::wait_tone(700.0)]);
     let alice = world.call(steps)?;
     let alice_saw = ended(&alice)?;
-    assert_eq!(bob.totals()?.ok, 2, "two conversations");
+    assert_eq!(bob.reports()?.len(), 2, "two conversations");
     assert_eq!(world.app.requests_for("/keys")[0].param("Digits"), Some("789"));
     check_gaps(&[&alice_saw]);
     assert_eq!(alice_saw.received.ssrc_changes, 0);
     let sid = world.sid_of(&alice)?;
     let verbs: Vec<String> = world.modes(&sid)?.into_iter().map(|(verb, _)| verb).collect();
-    assert_eq!(verbs.iter().filter(|verb| verb.contains("Dial")).count(), 2, "{verbs:?}");
+    assert_eq!(verbs.iter().filter(|verb| *verb == "Dial").count(), 2, "{verbs:?}");
     world.finish()
 }
 
 #[test]
 fn lat_10_star_ends_the_callee_and_instructions_go_on() -> Result<()> {
-    let world = Setup::with(&format!("<Dial hangupOnStar='true'>{BOB}</Dial><Play>/900.wav</Play>"))?
-        .begin()?;
+    let world =
+        Setup::with(&format!("<Dial hangupOnStar='true'>{BOB}</Dial><Play>/900.wav</Play>"))?
+            .begin()?;
     let bob = world.answer([Step::Ring(200), Step::Answer])?;
     let mut steps = hears(&[BOB_HZ]);
     steps.extend([Step::digits("5"), Step::Wait(500), Step::digits("*"), Step::wait_tone(900.0)]);
@@ -279,7 +284,7 @@ fn lat_11_media_timeout_per_leg() -> Result<()> {
     assert!((1_900..3_200).contains(&after_ms), "{after_ms} ms");
     assert!(reason.contains("cause=408"), "{reason}");
     assert!(carol.wait_ended(LIMIT)?.ended(), "the callee's leg ends as well");
-    assert_eq!(world.eu.metric("tandem_edge_legs_media_timeout_total")?, 2.0);
+    world.wait_metric("legs_media_timeout_total", 2.0)?;
     world.finish()
 }
 
@@ -303,20 +308,26 @@ fn lat_11_no_media_timeout_on_hold() -> Result<()> {
     let alice = world.call(hears(&[BOB_HZ, 900.0]))?;
     ended(&alice)?;
     let bob_saw = ended(&bob)?;
-    assert_eq!(bob_saw.end.as_ref().map(|end| end.whose), Some(tandem_load::Whose::Us));
+    let whose = bob_saw.end.as_ref().map(|end| end.whose);
+    assert_eq!(whose, Some(tandem_load::Whose::Us), "{:?}", bob_saw.events);
     assert_eq!(world.eu.metric("tandem_edge_legs_media_timeout_total")?, 0.0);
     world.finish()
 }
 
 #[test]
 fn lat_12_gather_and_dial_in_a_loop_across_regions() -> Result<()> {
-    let world = Setup::with("<Gather numDigits='1' action='/go?n={Digits}'><Play>/700.wav</Play></Gather>")?
-        .page("/go", Page::dynamic(|request| {
+    let world = Setup::with(
+        "<Gather numDigits='1' action='/go?n={Digits}'><Play>/700.wav</Play></Gather>",
+    )?
+    .page(
+        "/go",
+        Page::dynamic(|request| {
             let callee = if request.param("n") == Some("1") { BOB } else { CAROL };
             Page::verbs(&format!("<Dial>{callee}</Dial><Redirect>/start</Redirect>"))
-        }))
-        .two_regions(40.0)
-        .begin()?;
+        }),
+    )
+    .two_regions(40.0)
+    .begin()?;
     let bob = world.answer(talk(700))?;
     let carol = Phone::callee("carol").listen(world.carol).tone(820.0).script(talk(700));
     let carol = world.bank.add(carol)?;
@@ -327,7 +338,9 @@ fn lat_12_gather_and_dial_in_a_loop_across_regions() -> Result<()> {
     steps.extend([Step::wait_tone(700.0), Step::Hangup]);
     let alice = world.call(steps)?;
     ended(&alice)?;
-    assert_eq!((bob.totals()?.ok, carol.totals()?.ok), (2, 1));
+    let (bob_saw, carol_saw) = (bob.reports()?, carol.reports()?);
+    assert_eq!((bob_saw.len(), carol_saw.len()), (2, 1));
+    assert!(bob_saw.iter().chain(&carol_saw).all(|report| report.heard_tone(ALICE_HZ)));
     let labels = labels_of(&world, &world.sid_of(&alice)?, "Dial")?;
     assert!(labels.contains("hairpin") && labels.contains("edge-to-edge"), "{labels:?}");
     world.finish()
@@ -342,7 +355,8 @@ fn lat_14_a_conversation_does_not_notice_the_end_of_control() -> Result<()> {
     .page("/after", Page::verbs("<Play>/900.wav</Play>"))
     .page("/leg", Page::status(204))
     .begin()?;
-    let bob = world.answer([Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(3_000), Step::Hangup])?;
+    let bob =
+        world.answer([Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(3_000), Step::Hangup])?;
     let alice = world.call(hears(&[BOB_HZ, 900.0]))?;
     let sid = world.sid_of(&alice)?;
     bob.wait(LIMIT, |report| report.heard_tone(ALICE_HZ))?;
@@ -407,7 +421,7 @@ fn lat_15_numbers_without_instructions_are_routed_without_control() -> Result<()
         check_gaps(&[&alice_saw, &bob_saw]);
     }
     assert!(world.app.requests().is_empty());
-    assert_eq!(world.eu.metric("tandem_edge_calls_without_instructions_total")?, 2.0);
+    world.wait_metric("calls_without_instructions_total", 2.0)?;
     // A number that needs control is refused meanwhile, soon and with a time to come back.
     let raw = Raw::bind("127.0.0.1")?;
     raw.send(world.eu.sip, raw.invite(&world.uri(NUMBER), "gone1", "")?.as_bytes())?;

@@ -50,10 +50,9 @@ fn heard_ms(file: &Path, hz: f64) -> Result<u32> {
 #[test]
 fn tel_05_sipp_presses_captured_keys_into_a_gather() -> Result<()> {
     needs("sipp")?;
-    let verbs = "<Gather numDigits='3' timeout='8' action='/keys'><Play loop='0'>/700.wav</Play></Gather>";
-    let world = Setup::with(verbs)?
-        .page("/keys", Page::verbs("<Play>/900.wav</Play>"))
-        .begin()?;
+    let verbs =
+        "<Gather numDigits='3' timeout='8' action='/keys'><Play loop='0'>/700.wav</Play></Gather>";
+    let world = Setup::with(verbs)?.page("/keys", Page::verbs("<Play>/900.wav</Play>")).begin()?;
     let (sip, media) = (ports::udp()?, ports::udp()?);
     let mut command = Command::new("sipp");
     command.current_dir(world.rig.folder());
@@ -100,7 +99,8 @@ fn baresip_folder(world: &World, at: std::net::Ipv4Addr, name: &str) -> Result<s
     let voice = folder.join("voice.wav");
     std::fs::write(&voice, audio::wav(8_000, 1, &tone(PEER_HZ, 20_000, 8_000)))?;
     let modules = ["/usr/lib/baresip/modules", "/usr/local/lib/baresip/modules"];
-    let modules = modules.iter().find(|path| Path::new(path).is_dir()).context("baresip's modules")?;
+    let modules =
+        modules.iter().find(|path| Path::new(path).is_dir()).context("baresip's modules")?;
     let mut config = format!("module_path {modules}\n");
     for module in ["g711.so", "aufile.so", "aubridge.so", "sndfile.so"] {
         let _ = writeln!(config, "module {module}");
@@ -149,7 +149,8 @@ fn tel_01_baresip_calls_hears_and_is_heard() -> Result<()> {
     let talk = [Step::Answer, Step::wait_tone(PEER_HZ), Step::Wait(2_000), Step::Hangup];
     let bob = Phone::callee("bob").listen((netns.ours, 0).into()).tone(BOB_HZ).script(talk);
     let bob = world.bank.add(bob)?;
-    let dial = format!("<Play>/700.wav</Play><Dial><Sip>{}</Sip></Dial><Play>/900.wav</Play>", bob.uri());
+    let dial =
+        format!("<Play>/700.wav</Play><Dial><Sip>{}</Sip></Dial><Play>/900.wav</Play>", bob.uri());
     world.app.page("/start", Page::verbs(&dial));
     let folder = baresip_folder(&world, netns.theirs, "baresip")?;
     let mut command = netns.command("baresip");
@@ -222,7 +223,8 @@ fn pjsua_saw(pjsua: Pjsua) -> Result<(serde_json::Value, std::path::PathBuf)> {
 
 #[test]
 fn tel_05_pjsua2_calls_presses_keys_and_talks() -> Result<()> {
-    let verbs = "<Gather numDigits='2' timeout='8' action='/dial'><Play loop='0'>/700.wav</Play></Gather>";
+    let verbs =
+        "<Gather numDigits='2' timeout='8' action='/dial'><Play loop='0'>/700.wav</Play></Gather>";
     let world = Setup::with(verbs)?
         .page("/dial", Page::verbs(&format!("<Dial>{BOB}</Dial><Play>/900.wav</Play>")))
         .begin()?;
@@ -246,7 +248,8 @@ fn lat_10_pjsua2_is_called_and_hung_up_on_by_star() -> Result<()> {
     let world = Setup::new()?.begin()?;
     let at = ports::udp()?;
     let pjsua = pjsua(&world, "answer", at, &[])?;
-    let dial = format!("<Dial hangupOnStar='true'><Sip>sip:pjsua@{at}</Sip></Dial><Play>/900.wav</Play>");
+    let dial =
+        format!("<Dial hangupOnStar='true'><Sip>sip:pjsua@{at}</Sip></Dial><Play>/900.wav</Play>");
     world.app.page("/start", Page::verbs(&dial));
     let mut steps = hears(&[PEER_HZ]);
     steps.extend([Step::Wait(1_500), Step::digits("*"), Step::wait_tone(900.0)]);
@@ -264,17 +267,25 @@ fn lat_10_pjsua2_is_called_and_hung_up_on_by_star() -> Result<()> {
 #[test]
 fn lat_07_tshark_confirms_the_streams() -> Result<()> {
     needs("tshark")?;
-    let world = Setup::with(&format!("<Play>/700.wav</Play><Dial>{BOB}</Dial><Play>/900.wav</Play>"))?.begin()?;
+    let world =
+        Setup::with(&format!("<Play>/700.wav</Play><Dial>{BOB}</Dial><Play>/900.wav</Play>"))?
+            .begin()?;
     let capture = world.rig.folder().join("call.pcapng");
     let mut command = Command::new("tshark");
-    command.args(["-i", "lo", "-f", "udp", "-q", "-w"]).arg(&capture);
+    // Others may use loopback as well: only what the edge sends and gets.
+    let config = std::fs::read_to_string(world.rig.folder().join("edge-eu-1.toml"))?;
+    let ports = config.lines().find_map(|line| line.strip_prefix("ports = "));
+    let ports = ports.context("RTP ports")?.trim_matches('"');
+    let only = format!("udp port {} or udp portrange {ports}", world.eu.sip.port());
+    command.args(["-i", "lo", "-f", &only, "-q", "-w"]).arg(&capture);
     let mut tshark = spawn(&world, "tshark", command)?;
     wait_for("tshark", LIMIT, || {
         tshark.check()?;
         Ok(tshark.log().contains("Capturing"))
     })?;
     pause_ms(700);
-    let bob = world.answer([Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(1_500), Step::Hangup])?;
+    let bob =
+        world.answer([Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(1_500), Step::Hangup])?;
     let alice = world.call(hears(&[700.0, BOB_HZ, 900.0]))?;
     let (alice_saw, bob_saw) = (ended(&alice)?, ended(&bob)?);
     pause_ms(700);
@@ -299,7 +310,7 @@ fn lat_07_tshark_confirms_the_streams() -> Result<()> {
     }
     assert!(streams.iter().all(|line| line.contains(" 0 (0.0%)")), "nothing is lost: {said}");
     let resent = said.lines().find(|line| line.contains("resent")).unwrap_or_default();
-    assert!(resent.trim_end().ends_with(": 0") || resent.contains("0 "), "{said}");
+    assert!(resent.trim_end().ends_with(": 0"), "{said}");
     world.finish()
 }
 
@@ -324,7 +335,7 @@ fn tel_08_the_stock_sdk_runs_a_call() -> Result<()> {
     command.args([ACCOUNT, TOKEN, BOB, NUMBER]);
     command.args([world.app.url("/loop"), world.app.url("/record")]);
     tools::run(command, Duration::from_secs(20))?;
-    assert_eq!(bob.totals()?.ok, 3);
+    assert_eq!(bob.reports()?.len(), 3);
     let rows = world.app.requests_for("/status");
     assert_eq!(rows.iter().filter(|row| is_terminal(row)).count(), 1);
     world.finish()
@@ -339,7 +350,8 @@ fn tel_03_the_stock_validator_accepts_every_webhook() -> Result<()> {
         .page("/c", Page::status(500))
         .page("/fallback", Page::verbs("<Hangup/>"))
         .begin()?;
-    let bob = world.answer([Step::Ring(200), Step::Answer, Step::wait_tone(ALICE_HZ), Step::Hangup])?;
+    let bob =
+        world.answer([Step::Ring(200), Step::Answer, Step::wait_tone(ALICE_HZ), Step::Hangup])?;
     let mut steps = hears(&[700.0]);
     steps.push(Step::digits("7"));
     let alice = world.call(steps)?;
