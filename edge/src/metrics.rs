@@ -96,7 +96,7 @@ impl EdgeCollector {
             (
                 "calls_refused_capacity",
                 "Calls refused for lack of legs, ports or sockets",
-                core.calls_refused_capacity,
+                core.calls_refused_capacity + sip.capacity_refused,
             ),
             (
                 "calls_refused_control",

@@ -309,6 +309,7 @@ impl Port {
     ) -> crate::latch::PeerChanges {
         let Kind::Leg(leg) = &mut self.kind else { return Default::default() };
         let was_expecting = leg.is_expecting();
+        let was_timed = was_expecting && leg.timeout_us.is_some();
         let sent = leg.direction.sends();
         leg.mux = config.rtcp_mux;
         leg.direction = config.direction;
@@ -316,9 +317,12 @@ impl Port {
         leg.timeout_us = config.media_timeout_ms.map(|ms| u64::from(ms) * 1_000);
         leg.set_cname(&config.cname);
         if leg.is_expecting() && !was_expecting {
+            self.input.stats.forget_arrival();
+        }
+        if leg.is_expecting() && leg.timeout_us.is_some() && !was_timed {
+            // From here on: what was silent on hold has the whole time to speak again.
             self.input.alive_us = now_us;
             self.input.timed_out = false;
-            self.input.stats.forget_arrival();
         }
         if sent && !leg.direction.sends() {
             // A pause that was asked for is not a gap.
