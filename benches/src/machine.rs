@@ -51,10 +51,10 @@ fn pin(task: Pid, core: usize) -> anyhow::Result<()> {
     sched_setaffinity(task, &set).with_context(|| format!("pin task {task} to core {core}"))
 }
 
-/// A command that runs on one core with all its threads.
+/// A command that runs on one core with all its threads, and ends with the thread that starts it.
 pub fn pinned(program: &Path, core: usize) -> Command {
-    let mut command = Command::new("taskset");
-    command.arg("-c").arg(core.to_string()).arg(program);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "-c"]).arg(core.to_string()).arg(program);
     command
 }
 
@@ -66,7 +66,10 @@ pub fn pinned_script(folder: &Path, program: &Path, core: usize) -> anyhow::Resu
     use std::os::unix::fs::PermissionsExt as _;
     let path = folder.join(format!("on-core-{core}.sh"));
     let quoted = program.display().to_string().replace('\'', "'\\''");
-    std::fs::write(&path, format!("#!/bin/sh\nexec taskset -c {core} '{quoted}' \"$@\"\n"))?;
+    std::fs::write(
+        &path,
+        format!("#!/bin/sh\nexec setpriv --pdeathsig KILL taskset -c {core} '{quoted}' \"$@\"\n"),
+    )?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
     Ok(path)
 }

@@ -154,8 +154,16 @@ impl Outcome {
             println!("{table}");
         }
         for check in &self.checks {
-            let verdict = if check.ok { "kept  " } else { "MISSED" };
-            println!("  {verdict} {}: {:.4} (goal {})", check.what, check.measured, check.goal);
+            let verdict = match (self.is_clean, check.ok) {
+                (false, _) => "seen  ",
+                (true, true) => "kept  ",
+                (true, false) => "MISSED",
+            };
+            let digits = if check.measured.fract() == 0.0 { 0 } else { 3 };
+            println!(
+                "  {verdict} {}: {:.digits$} (goal {})",
+                check.what, check.measured, check.goal
+            );
         }
         if !self.cleanness.is_empty() {
             println!("  {}", self.cleanness);

@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 /// All benches in the order of a full run.
-pub const ALL: [Bench; 6] = [
+pub const ALL: [Bench; 7] = [
     Bench {
         name: "calls_500",
         what: "500 calls by a route, held 60 s: every packet accounted for, memory",
@@ -53,6 +53,12 @@ pub const ALL: [Bench; 6] = [
         what: "highest rate below 0.1 % loss on one core; draws the curves",
         takes_s: 240,
         run: |context| system::relay::relay_saturation(context),
+    },
+    Bench {
+        name: "tick_20ms",
+        what: "punctuality of generated frames, against a timerfd and a spinning thread",
+        takes_s: 110,
+        run: |context| system::tick::tick_20ms(context),
     },
     Bench {
         name: "churn",

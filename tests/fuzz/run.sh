@@ -29,7 +29,9 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-co
 host=$(rustc -vV | sed -n 's/^host: //p')
 folder=${CARGO_TARGET_DIR:-target}
 # With --target the flags do not reach build scripts and procedural macros.
-cargo build --quiet --release --features libfuzzer --target "$host"
+bins=$(printf -- "--bin %s " $targets)
+# shellcheck disable=SC2086
+cargo build --quiet --release --features libfuzzer --target "$host" $bins
 failed=0
 for target in $targets; do
     # New inputs go to target/, so that the committed corpus stays small.

@@ -14,6 +14,7 @@ pub mod measure;
 pub mod relay;
 pub mod rtpengine;
 pub mod sip;
+pub mod tick;
 
 use std::any::Any;
 use std::net::SocketAddr;
