@@ -479,6 +479,10 @@ fn tel_10_an_outbound_call_is_cancelled_while_it_rings() -> Result<()> {
     world.finish()
 }
 
+/// Who ends the call, the callee's and the caller's script, the status of the callee's leg (or one
+/// of them), whether it was answered.
+type EndCase = (&'static str, Vec<Step>, Vec<Step>, &'static str, bool);
+
 /// Who ends the call, and what its record says then.
 #[test]
 fn tel_13_records_for_every_way_a_call_can_end() -> Result<()> {
@@ -489,8 +493,7 @@ fn tel_13_records_for_every_way_a_call_can_end() -> Result<()> {
         steps
     };
     let waits = || hears(&[BOB_HZ]);
-    // Callee's script, caller's script, status and seconds of callee, of caller.
-    let cases: Vec<(&str, Vec<Step>, Vec<Step>, &str, bool)> = vec![
+    let cases: Vec<EndCase> = vec![
         ("callee hangs up", plus(talk(1_200), Step::Hangup), waits(), "completed", true),
         (
             "caller hangs up",
@@ -513,7 +516,6 @@ fn tel_13_records_for_every_way_a_call_can_end() -> Result<()> {
     ];
     for (name, callee, caller, status, answered) in cases {
         let bob = world.bank.add(Phone::callee("callee").tone(BOB_HZ).script(callee))?;
-        // The spec's buffer makes 5 s the shortest wait for an answer: 1 s would be refused.
         let timeout = if name == "no answer" { "timeout='5'" } else { "" };
         world.app.page(
             "/start",
