@@ -558,4 +558,16 @@ pub(crate) mod tests {
         assert_eq!(config.api.public_url.as_deref(), Some("https://api.example.net"));
         assert!(reference().contains("| `link.idle_ms` | `2000` |"));
     }
+
+    /// `docs/reference/config-control.md` is written from the keys and checked against them.
+    #[test]
+    fn the_reference_is_the_one_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/config-control.md");
+        let page = format!("# Configuration of control\n\n{}", reference());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert_eq!(committed, page, "run with UPDATE_DOCS=1 and read the change");
+    }
 }

@@ -379,4 +379,16 @@ mod tests {
             assert!(sample.contains(key), "{key}");
         }
     }
+
+    /// `docs/reference/config-edge.md` is written from the keys and checked against them.
+    #[test]
+    fn the_reference_is_the_one_in_the_documentation() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/config-edge.md");
+        let page = format!("# Configuration of an edge\n\n{}", reference());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert_eq!(committed, page, "run with UPDATE_DOCS=1 and read the change");
+    }
 }
