@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use edge_media::command::PortKey;
 use edge_uring::socket::{Pair, SocketConfig, bind_pair};
 
-/// Taken pairs that are skipped before the allocation gives up.
-const TRIES_MAX: usize = 64;
+/// Pairs held by other programs that are skipped before the allocation gives up; each costs two
+/// system calls of the signalling thread.
+const TRIES_MAX: usize = 1_024;
 
 /// Why a leg gets no ports.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,9 @@ pub enum PortsError {
     /// Every pair of the range is in use or draining.
     #[error("every port of the range is in use")]
     Exhausted,
+    /// Other programs hold the pairs that are free for us.
+    #[error("other programs hold {0} port pairs of the range in a row")]
+    Foreign(usize),
     /// The system refuses.
     #[error("cannot bind RTP sockets: {0}")]
     Bind(#[from] std::io::Error),
@@ -62,7 +66,8 @@ impl MediaPorts {
         while self.draining.front().is_some_and(|(until, _)| *until <= now) {
             self.free.extend(self.draining.pop_front().map(|(_, port)| port));
         }
-        for _ in 0..TRIES_MAX {
+        let tries = self.free.len().clamp(1, TRIES_MAX);
+        for _ in 0..tries {
             let Some(port) = self.free.pop_front() else { return Err(PortsError::Exhausted) };
             match bind_pair(self.bind, port, &self.socket) {
                 Ok(pair) => {
@@ -80,7 +85,7 @@ impl MediaPorts {
                 }
             }
         }
-        Err(PortsError::Exhausted)
+        Err(PortsError::Foreign(tries))
     }
 
     /// The leg is gone; its pair may be used again after the draining time.
@@ -133,6 +138,7 @@ mod tests {
             seen.push((pair, rtp.port()));
         }
         assert!(seen.iter().any(|(_, port)| *port == rtp.port()), "free again after draining");
-        assert!(matches!(ports.allocate(later, key(99)), Err(PortsError::Exhausted)));
+        let last = ports.allocate(later, key(99)).unwrap_err();
+        assert!(matches!(last, PortsError::Exhausted | PortsError::Foreign(_)), "{last}");
     }
 }
