@@ -9,6 +9,9 @@ use crate::run::Context;
 use crate::system::Kind;
 use crate::system::measure::Sample;
 
+/// What is drawn of a sample.
+type Value = fn(&Sample) -> f64;
+
 type Curves = BTreeMap<Kind, Vec<(f64, f64)>>;
 
 /// Draws both into the folder of results.
@@ -19,7 +22,7 @@ pub fn cost_and_delay(
     samples: &BTreeMap<Kind, Vec<Sample>>,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let drawings: [(&str, &str, fn(&Sample) -> f64); 3] = [
+    let drawings: [(&str, &str, Value); 3] = [
         ("relay-cost.svg", "CPU per packet, µs", |sample| sample.cpu_us),
         ("relay-delay-p50.svg", "delay, median, µs", |sample| sample.delay_p50_us),
         ("relay-delay-p90.svg", "delay, 90th percentile, µs", |sample| sample.delay_p90_us),
@@ -42,7 +45,7 @@ pub fn cost_and_delay(
 }
 
 /// Median of `value` at each rate.
-fn curves(samples: &BTreeMap<Kind, Vec<Sample>>, value: fn(&Sample) -> f64) -> Curves {
+fn curves(samples: &BTreeMap<Kind, Vec<Sample>>, value: Value) -> Curves {
     let of = |samples: &Vec<Sample>| {
         let mut by_rate: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
         for sample in samples {

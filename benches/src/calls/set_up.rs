@@ -41,6 +41,9 @@ struct Times {
     prompt: u64,
 }
 
+/// A piece of a call's time.
+type Part = fn(&Times) -> u64;
+
 /// A number that plays, called several hundred times, one call after the other.
 ///
 /// # Errors
@@ -233,7 +236,7 @@ fn stamped(socket: &UdpSocket, bytes: &mut [u8]) -> anyhow::Result<Option<(usize
 fn judge(all: &[Times]) -> Outcome {
     let mut outcome = Outcome::new("setup_overhead");
     outcome.headings(&["ms", "p50", "p90", "p99", "max"]);
-    let parts: [(&str, fn(&Times) -> u64); 6] = [
+    let parts: [(&str, Part); 6] = [
         ("INVITE → first prompt packet, less the web server", |t| {
             t.prompt.saturating_sub(t.server)
         }),
