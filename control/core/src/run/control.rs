@@ -112,10 +112,10 @@ fn address(text: &str) -> Option<String> {
         let fine = !rest.is_empty() && text.len() < 255;
         return (fine && !rest.chars().any(|c| " <>\"\r\n".contains(c))).then(|| text.to_owned());
     }
-    let digits: String = text.chars().filter(|c| !" -().".contains(*c)).collect();
-    let fine = (2..=32).contains(&digits.len())
-        && digits.trim_start_matches('+').chars().all(|c| c.is_ascii_alphanumeric());
-    fine.then_some(digits)
+    let number: String = text.chars().filter(|c| !" -().".contains(*c)).collect();
+    let digits = number.strip_prefix('+').unwrap_or(&number);
+    let fine = (2..=32).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit());
+    fine.then_some(number)
 }
 
 /// `POST Calls`: a session whose first leg is called.
