@@ -11,26 +11,32 @@ help:   ## this list
 
 run:    ## install what is missing, build, and run the demo: two regions, real calls, real audio
 	@tools/setup/install.sh run
-	cargo build --package tandem
+	cargo build --workspace --bin tandem
 	$(TANDEM) demo
 
 test:   ## all tests: unit, simulation, end to end with outside peers; prints the requirement rows
 	@tools/setup/install.sh test
 	cargo build --workspace --all-targets
 	$(MAKE) --no-print-directory unit sim e2e
-	@cargo xtask requirements
+	@target/debug/xtask requirements
 
+# Everything is built for the whole workspace, whatever runs: another selection of packages would
+# unite features differently and compile the same crates twice.
 unit:   ## unit, property and pair tests of every crate, and the repository's own rules
 	cargo test --workspace --exclude e2e
-	@cargo xtask tidy
-	@cargo xtask layers
+	@cargo build --quiet --workspace --bin xtask
+	@target/debug/xtask tidy
+	@target/debug/xtask layers
 
 sim:    ## whole regions on one virtual clock from SEEDS seeds (default 200)
-	cargo run --quiet --package sim -- --seeds $(SEEDS)
+	cargo build --workspace --bin sim
+	target/debug/sim --seeds $(SEEDS)
 
+E2E := $(patsubst tests/e2e/tests/%.rs,--test %,$(wildcard tests/e2e/tests/*.rs))
 e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDK)
 	@mkdir -p target
-	set -o pipefail; cargo test --package e2e -- --test-threads 1 2>&1 | tee target/e2e.log
+	cargo build --workspace --bin tandem
+	set -o pipefail; cargo test --workspace $(E2E) -- --test-threads 1 2>&1 | tee target/e2e.log
 
 bench:  ## the paired system harness and criterion kernels (minutes; wants a quiet machine)
 	@tools/setup/install.sh bench
