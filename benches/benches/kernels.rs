@@ -39,7 +39,7 @@ Supported: timer, 100rel\r\n\
 Session-Expires: 1800\r\n\
 User-Agent: example/1.0\r\n\
 Content-Type: application/sdp\r\n\
-Content-Length: 228\r\n\r\n\
+Content-Length: 222\r\n\r\n\
 v=0\r\no=- 2890844526 2890844526 IN IP4 192.0.2.30\r\ns=-\r\nc=IN IP4 192.0.2.30\r\nt=0 0\r\n\
 m=audio 49170 RTP/AVP 0 8 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n\
 a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\n";
@@ -209,6 +209,11 @@ fn relay(c: &mut Criterion) {
         let (mut worker, mut sent) = worker(legs, now);
         let mut packets: Vec<_> = (0..legs).map(|leg| packet(1, leg)).collect();
         let mut seq = 1u16;
+        for (index, bytes) in (0..legs).zip(&mut packets) {
+            // The first packet carries its source; from then on the socket is tied to it.
+            let source = leg(index).remote_rtp;
+            worker.handle_packet(now, key(index), Component::Rtp, source, bytes, &mut sent);
+        }
         let mut frame = move || {
             now += Duration::from_millis(20);
             seq = seq.wrapping_add(1);
