@@ -41,6 +41,9 @@ pub struct SoakArguments {
     /// How long
     #[arg(long, default_value_t = 60.0)]
     minutes: f64,
+    /// No long wait for a quiet machine: shows that it works, not a result
+    #[arg(long)]
+    quick: bool,
     /// Take the tandem program as it is instead of building it first
     #[arg(long)]
     no_build: bool,
@@ -60,7 +63,8 @@ pub fn soak(arguments: &SoakArguments) -> anyhow::Result<bool> {
         arguments.minutes
     );
     let tandem = tandem_program(arguments.tandem.as_deref(), !arguments.no_build)?;
-    let context = Context::new(Cores::of_process()?, false, Results::of_workspace(), tandem);
+    let context =
+        Context::new(Cores::of_process()?, arguments.quick, Results::of_workspace(), tandem);
     let outcome = churn("soak", &context, arguments.minutes * 60.0)?;
     outcome.print();
     println!("  kept in {}", context.results.keep(&outcome)?.display());
@@ -138,11 +142,19 @@ fn churn(name: &str, context: &Context, seconds: f64) -> anyhow::Result<Outcome>
     let caller = verdict.caller.as_ref();
     let attempted = caller.map_or(0, |side| side.attempted);
     let failed = caller.map_or(0, tandem_load::load::SideVerdict::failed_count);
+    let refused = world.refusals()?;
+    for (cause, count) in refused.iter().filter(|(_, count)| *count > 0) {
+        outcome.row([
+            format!("calls refused by the edge: {cause}"),
+            "0".to_owned(),
+            count.to_string(),
+        ]);
+    }
     outcome.row(["calls".to_owned(), "0".to_owned(), attempted.to_string()]);
     outcome.check("calls that failed", failed as f64, Goal::AtMost(0.0));
     let growth = bytes_per_set_up(&looks);
     outcome.check("memory, bytes per set-up", growth, Goal::AtMost(BYTES_PER_SET_UP_MAX));
-    outcome.details = json!({ "looks": looks, "verdict": verdict });
+    outcome.details = json!({ "looks": looks, "verdict": verdict, "refused": refused });
     let mut why = complaints;
     if !quiet {
         why.push("the machine was not quiet before".to_owned());

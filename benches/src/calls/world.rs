@@ -101,13 +101,27 @@ impl World {
     /// # Errors
     /// If the admin port does not answer.
     pub fn drops(&self) -> anyhow::Result<Vec<(String, i64)>> {
+        self.counters("tandem_edge_media_dropped_")
+    }
+
+    /// Calls that the edge refused, by cause.
+    ///
+    /// # Errors
+    /// If the admin port does not answer.
+    pub fn refusals(&self) -> anyhow::Result<Vec<(String, i64)>> {
+        let mut refused = self.counters("tandem_edge_calls_refused_")?;
+        refused.extend(self.counters("tandem_edge_calls_shed_")?);
+        Ok(refused)
+    }
+
+    fn counters(&self, prefix: &str) -> anyhow::Result<Vec<(String, i64)>> {
         let url = format!("http://{}/metrics", self.edge.admin);
         let page = tandem_rig::http::get(&url, None)?.text();
-        let drops = page.lines().filter_map(|line| {
-            let (name, value) = line.strip_prefix("tandem_edge_media_dropped_")?.split_once(' ')?;
+        let found = page.lines().filter_map(|line| {
+            let (name, value) = line.strip_prefix(prefix)?.split_once(' ')?;
             Some((name.trim_end_matches("_total").to_owned(), value.parse::<f64>().ok()? as i64))
         });
-        Ok(drops.collect())
+        Ok(found.collect())
     }
 }
 
