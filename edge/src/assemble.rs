@@ -367,13 +367,23 @@ fn advertised(config: &Config, sip: SocketAddr) -> IpAddr {
     config.sip.advertise.unwrap_or_else(|| sip.ip())
 }
 
+/// A call takes about six transactions, and each stays for 32 s after its end to absorb repeats
+/// (RFC 3261 timers H, J, K): as many as the permitted rate makes, beside those of live legs.
+fn transactions_max(config: &Config) -> usize {
+    const PER_CALL: usize = 6;
+    const LINGER_S: usize = 40;
+    const RATE_MAX: usize = 2_000;
+    let rate: usize = config.providers.iter().map(|p| p.calls_per_s_max as usize).sum();
+    config.sip.legs_max * 8 + rate.min(RATE_MAX) * PER_CALL * LINGER_S
+}
+
 fn edge_core_of(config: &Config, sip: SocketAddr) -> anyhow::Result<EdgeCore> {
     let mut rng = entropy::seeded_rng()?;
     let token_key: [u8; 32] = rng.random();
     let host = advertised(config, sip).to_string();
     let sip_config = SipConfig {
         dialogs_max: config.sip.legs_max,
-        transactions_max: config.sip.legs_max * 8,
+        transactions_max: transactions_max(config),
         ..SipConfig::new(host, sip.port(), token_key)
     };
     let edge = EdgeConfig {

@@ -11,6 +11,7 @@ use crate::command::{
 use crate::digits::Way;
 use crate::event::{CollectEnd, LegStats, PlayEnd, RecordEnd, RegionCounters, WorkerEvent};
 use crate::latch::PeerChanges;
+use crate::limits::FIRST_FILL_US;
 use crate::op::{Body, Op};
 use crate::path::collect::Collect;
 use crate::path::playback::Play;
@@ -94,10 +95,12 @@ impl Worker {
     /// Frames made at this port begin now if they have to, and its deadline is set.
     fn make_rhythm(&mut self, slot: u32, at: At) {
         if let Some(port) = self.ports.get_mut(slot) {
-            if port.makes_frames() {
-                port.out.start_rhythm(at.us);
-            } else {
+            if !port.makes_frames() {
                 port.out.tick_us = None;
+            } else if port.is_waiting_for_first_source() {
+                port.out.tick_us.get_or_insert(at.us + FIRST_FILL_US);
+            } else {
+                port.out.start_rhythm(at.us);
             }
         }
         self.schedule(slot);
@@ -226,6 +229,10 @@ impl Worker {
         let body = Body::Play(Play::new(items));
         let Ok(place) = self.ops.insert(Op { key, port: slot, body }) else { return };
         if let Some(port) = self.ports.get_mut(slot) {
+            if port.is_waiting_for_first_source() {
+                // The first thing to be heard begins the rhythm.
+                port.out.tick_us = None;
+            }
             port.out.source = Source::Play(place);
             port.out.frame_id = port.out.fresh_id();
         }

@@ -362,6 +362,16 @@ impl Port {
         }
     }
 
+    /// Nothing was sent yet and there is only silence to send: what comes first shall not wait for
+    /// a rhythm that silence has begun.
+    pub(crate) fn is_waiting_for_first_source(&self) -> bool {
+        let out = &self.out;
+        out.last_us.is_none()
+            && out.event.is_none()
+            && out.digits.as_slice().is_empty()
+            && !matches!(out.source, Source::Play(_))
+    }
+
     /// Whether silence is sent when no source speaks.
     pub(crate) fn is_filled(&self) -> bool {
         match &self.kind {

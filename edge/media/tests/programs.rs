@@ -55,6 +55,19 @@ fn count(rig: &Rig, wanted: impl Fn(&WorkerEvent) -> bool) -> usize {
 }
 
 #[test]
+fn the_first_prompt_does_not_wait_for_the_rhythm_of_silence() {
+    let mut rig = Rig::new();
+    let a = rig.add_leg(0, |_| {});
+    rig.run(7);
+    let begin = rig.us();
+    rig.play(1, a, vec![prompt(200, 1)]);
+    rig.run(100);
+    let sent = rig.rtp_to(a);
+    assert_eq!(sent[0].us, begin);
+    assert!(sent[0].rtp().payload().iter().any(|byte| *byte != 0xff), "not silence");
+}
+
+#[test]
 fn a_prompt_is_paced_and_ends_once() {
     let mut rig = Rig::new();
     let a = rig.add_leg(0, |leg| leg.answered = false);

@@ -95,14 +95,14 @@ fn laws_are_converted_without_delay() {
 }
 
 #[test]
-fn an_answered_leg_is_filled_from_its_first_command_on() {
+fn an_answered_leg_without_a_source_is_filled_in_a_rhythm_of_its_own() {
     let mut rig = Rig::new();
     rig.run_to(3_217);
     let a = rig.add_leg(0, |leg| leg.send = PCMA);
     rig.run(200);
     let sent = rig.rtp_to(a);
-    assert_eq!(sent.len(), 11);
-    assert_eq!(sent[0].us, 3_217, "at once, in a rhythm of its own");
+    assert_eq!(sent.len(), 9);
+    assert_eq!(sent[0].us, 3_217 + 40_000, "a program or a source may come first");
     assert!(sent.iter().all(|sent| sent.rtp().payload() == [g711::ALAW_SILENCE; 160]));
     assert_continuous(&sent, 20_000);
 }
