@@ -23,6 +23,8 @@ fn bridge(latching: Latching) -> (Rig, PortKey, PortKey) {
     let b = rig.add_leg(1, |_| {});
     rig.connect(a, b);
     rig.connect(b, a);
+    // Both are sent to from now on.
+    rig.run(60);
     (rig, a, b)
 }
 
