@@ -23,12 +23,37 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("control-store", &["link-proto", "link-daemon"]),
     ("control-media-layer", &["link-proto", "media-core", "link-daemon"]),
     // 3: shells
-    ("edge", &["edge-core", "edge-media", "edge-uring", "sip-core", "media-core", "link-proto", "link-daemon"]),
-    ("control", &["control-core", "control-store", "control-media-layer", "link-proto", "link-daemon"]),
+    (
+        "edge",
+        &[
+            "edge-core",
+            "edge-media",
+            "edge-uring",
+            "sip-core",
+            "media-core",
+            "link-proto",
+            "link-daemon",
+        ],
+    ),
+    (
+        "control",
+        &["control-core", "control-store", "control-media-layer", "link-proto", "link-daemon"],
+    ),
     // 4: outside
     ("tandem-wan", &[]),
     ("tandem-load", &["sip-core", "media-core", "link-daemon"]),
-    ("sim", &["edge-core", "edge-media", "control-core", "link-proto", "sip-core", "media-core", "tandem-wan"]),
+    (
+        "sim",
+        &[
+            "edge-core",
+            "edge-media",
+            "control-core",
+            "link-proto",
+            "sip-core",
+            "media-core",
+            "tandem-wan",
+        ],
+    ),
     ("e2e", &["tandem-load", "tandem-wan", "media-core", "sip-core"]),
 ];
 
@@ -36,8 +61,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const WITHOUT_IO: &[&str] =
     &["sip-core", "media-core", "link-proto", "edge-media", "edge-core", "control-core", "sim"];
 
-const IO: &[&str] =
-    &["tokio", "mio", "socket2", "io-uring", "quinn", "hyper", "reqwest", "axum", "rusqlite", "anyhow"];
+const IO: &[&str] = &[
+    "tokio", "mio", "socket2", "io-uring", "quinn", "hyper", "reqwest", "axum", "rusqlite",
+    "anyhow",
+];
 
 /// `sim` is a program as well: its command line may use anyhow.
 const EXCUSED: &[(&str, &str)] = &[("sim", "anyhow"), ("sim", "socket2")];
