@@ -1,11 +1,11 @@
-//! `tandem-control`: log, whole configuration, build, run, drain.
+//! `tandem-control`: the command line of the control daemon.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use control::config;
-use link_daemon::{drain, log, signal};
+use link_daemon::config::Problems;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,44 +29,16 @@ struct Arguments {
 const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
-    link_daemon::install_crypto_provider();
     let arguments = Arguments::parse();
     if arguments.sample {
         print!("{}", config::sample());
         return ExitCode::SUCCESS;
     }
-    let config = match config::load(&arguments.config) {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    if arguments.check {
-        println!("{}: good", arguments.config.display());
-        return ExitCode::SUCCESS;
-    }
-    match serve(config) {
+    match control::run_file(&arguments.config, arguments.check) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tandem-control: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("{error:#}");
+            ExitCode::from(if error.is::<Problems>() { EXIT_CONFIG } else { 1 })
         }
     }
-}
-
-fn serve(config: control::Config) -> anyhow::Result<()> {
-    let level = log::init(&config.log, config.log_format)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (trigger, shutdown) = drain::switch();
-        tokio::spawn(async move {
-            match signal::termination().await {
-                Ok(name) => tracing::info!(signal = name, "shutting down"),
-                Err(error) => tracing::error!(%error, "no signals; shutting down"),
-            }
-            trigger.shut_down();
-        });
-        control::run(config, level, shutdown).await
-    })
 }
