@@ -21,6 +21,9 @@ pub const PROMPT_TIMES_MAX: u32 = 1_000;
 pub const COPY_BYTES_MAX: usize = 2_048;
 /// A relayed source that was quiet for so long in µs is filled up with silence until it goes on.
 pub const RELAY_QUIET_US: u64 = 100_000;
+/// Times of watchdogs (a quiet source, media timeout, RTCP report) are rounded up to a multiple of
+/// this, in µs.
+pub const WATCHDOG_GRID_US: u64 = 10_000;
 /// A leg that was never sent anything is filled with silence so many µs after it could have been,
 /// if no program or relayed source came first.
 pub const FIRST_FILL_US: u64 = 40_000;

@@ -391,17 +391,23 @@ impl Port {
         if self.makes_frames() {
             at(self.out.tick_us.unwrap_or(0));
         } else if self.is_filled() && matches!(self.out.source, Source::Port(_)) {
-            at(self.out.last_us.unwrap_or(0) + crate::limits::RELAY_QUIET_US);
+            at(coarse(self.out.last_us.unwrap_or(0) + crate::limits::RELAY_QUIET_US));
         }
         if let Kind::Leg(leg) = &self.kind {
-            at(leg.report_us);
+            at(coarse(leg.report_us));
             if let Some(timeout_us) = leg.timeout_us
                 && leg.is_expecting()
                 && !self.input.timed_out
             {
-                at(self.input.alive_us + timeout_us);
+                at(coarse(self.input.alive_us + timeout_us));
             }
         }
         due
     }
+}
+
+/// Watchdogs of all ports come due together, so that thousands of relayed legs do not wake the
+/// thread one by one between their packets. Frames keep the rhythm of their own leg.
+const fn coarse(due_us: u64) -> u64 {
+    due_us.next_multiple_of(crate::limits::WATCHDOG_GRID_US)
 }
