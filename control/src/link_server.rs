@@ -318,7 +318,11 @@ impl LinkServer {
         let why = format!("{error:#}");
         let address = connection.remote_address();
         tracing::warn!(%address, why, "an edge was refused");
-        let refused = Refused { action: "hello".into(), unmet: Vec::new(), why };
+        let unmet = match error.downcast_ref() {
+            Some(DecodeError::Unusable { unmet, .. }) => unmet.clone(),
+            _ => Vec::new(),
+        };
+        let refused = Refused { action: "hello".into(), about: None, unmet, why };
         writer.push(&encode(&self.region, &Message::Refused(refused))?)?;
         writer.flush().await?;
         writer.finish();
@@ -343,10 +347,13 @@ impl LinkServer {
             let message = match decode(&frame) {
                 Ok((region, message)) if region == entry.region => message,
                 Ok((region, _)) => bail!("a message of region {region} from {node}"),
-                Err(error) => {
-                    self.unusable(node, &error);
-                    continue;
-                }
+                Err(error) => match self.unusable(node, &error) {
+                    Some(input) => {
+                        self.core.input(input).await?;
+                        continue;
+                    }
+                    None => continue,
+                },
             };
             let input = match message {
                 Message::Event(message) => Input::LinkEvent { node: node.clone(), message },
@@ -375,12 +382,18 @@ impl LinkServer {
         bail!("the edge closed its control stream")
     }
 
-    fn unusable(&self, node: &NodeId, error: &DecodeError) {
+    /// Tells the sender, and the session that will not hear of an event.
+    fn unusable(&self, node: &NodeId, error: &DecodeError) -> Option<Input> {
         self.link.dropped("unusable");
         tracing::warn!(%node, %error, "unusable link message");
         if let Some(refusal) = error.refusal() {
             self.link.send(node, refusal);
         }
+        let DecodeError::Unusable { action, about: Some(about), why, .. } = error else {
+            return None;
+        };
+        let (node, about, why) = (node.clone(), *about, why.clone());
+        (action == "event").then_some(Input::EventUnusable { node, about, why })
     }
 
     /// Tables first and whenever they change, between them whatever the core has to say.

@@ -115,7 +115,7 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 
-fn core_counters(core: &CoreMetrics) -> [(&'static str, &'static str, u64); 17] {
+fn core_counters(core: &CoreMetrics) -> [(&'static str, &'static str, u64); 18] {
     [
         ("tandem_control_sessions_begun", "Sessions begun", core.sessions_begun),
         ("tandem_control_sessions_ended", "Sessions ended", core.sessions_ended),
@@ -132,6 +132,7 @@ fn core_counters(core: &CoreMetrics) -> [(&'static str, &'static str, u64); 17] 
             "Events about unknown sessions or legs",
             core.events_unknown,
         ),
+        ("tandem_control_events_unusable", "Events that could not be read", core.events_unusable),
         ("tandem_control_commands_refused", "Commands refused by edges", core.commands_refused),
         ("tandem_control_commands_resent", "Commands sent again", core.commands_resent),
         ("tandem_control_results_stale", "Results nobody waited for", core.results_stale),

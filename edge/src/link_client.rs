@@ -15,7 +15,7 @@ use link_daemon::quic::frame::{FrameReader, FrameWriter};
 use link_daemon::quic::stream::open_control;
 use link_daemon::tls::peer_identity;
 use link_proto::RegionId;
-use link_proto::codec::{decode, encode};
+use link_proto::codec::{DecodeError, decode, encode};
 use link_proto::envelope::PROTOCOL_VERSION;
 use link_proto::message::{Hello, Load, Message};
 use quinn::{Connection, Endpoint};
@@ -27,6 +27,8 @@ const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1
 const WELCOME_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Frames written with one flush.
 const FRAMES_PER_FLUSH_MAX: usize = 64;
+/// Refusals that may wait to be written.
+const REFUSALS_WAITING_MAX: usize = 64;
 
 /// A control node that may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +124,9 @@ impl LinkClient {
         self.connection.send_replace(Some(connection));
         self.to_core.send(LinkInput::Connected).await.context("signalling is gone")?;
         let reset = self.reset.clone();
-        let reading = read(&mut reader, &self.to_core);
-        let writing = write(&mut writer, &region, &mut self.from_core, &self.load);
+        let (refusals, refused) = mpsc::channel(REFUSALS_WAITING_MAX);
+        let reading = read(&mut reader, &self.to_core, refusals);
+        let writing = write(&mut writer, &region, &mut self.from_core, refused, &self.load);
         tokio::select! {
             result = reading => result,
             result = writing => result,
@@ -142,9 +145,13 @@ async fn send(
     Ok(())
 }
 
-/// Messages from control to the core. Nothing is answered from here: a frame that cannot be used
-/// is logged, and control learns of it because its command stays unanswered.
-async fn read(reader: &mut FrameReader, to_core: &mpsc::Sender<LinkInput>) -> anyhow::Result<()> {
+/// Messages from control to the core. What cannot be used is refused by name (LAT-09), and a
+/// command among it counts as refused.
+async fn read(
+    reader: &mut FrameReader,
+    to_core: &mpsc::Sender<LinkInput>,
+    refusals: mpsc::Sender<Message>,
+) -> anyhow::Result<()> {
     while let Some(frame) = reader.next().await? {
         let input = match decode(&frame) {
             Ok((_, Message::Command(command))) => LinkInput::Command(command),
@@ -153,7 +160,7 @@ async fn read(reader: &mut FrameReader, to_core: &mpsc::Sender<LinkInput>) -> an
             Ok((_, Message::Tables(tables))) => LinkInput::Tables(tables),
             Ok((_, Message::Refused(refused))) => {
                 tracing::warn!(action = refused.action, why = refused.why, "control refused");
-                continue;
+                LinkInput::Refused(refused)
             }
             Ok((_, other)) => {
                 tracing::warn!(?other, "not a message for an edge");
@@ -161,7 +168,18 @@ async fn read(reader: &mut FrameReader, to_core: &mpsc::Sender<LinkInput>) -> an
             }
             Err(error) => {
                 tracing::warn!(%error, "unusable link frame");
-                continue;
+                if let Some(refusal) = error.refusal() {
+                    // Refusals beyond those that wait are for a peer that reads none of them.
+                    let _ = refusals.try_send(refusal);
+                }
+                match error {
+                    DecodeError::Unusable { action, about: Some(about), why, .. }
+                        if action == "command" =>
+                    {
+                        LinkInput::CommandUnusable { about, why }
+                    }
+                    _ => continue,
+                }
             }
         };
         to_core.send(input).await.context("signalling is gone")?;
@@ -173,6 +191,7 @@ async fn write(
     writer: &mut FrameWriter,
     region: &RegionId,
     from_core: &mut mpsc::Receiver<LinkOutput>,
+    mut refusals: mpsc::Receiver<Message>,
     load: &Arc<dyn Fn() -> Load + Send + Sync>,
 ) -> anyhow::Result<()> {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
@@ -181,6 +200,7 @@ async fn write(
         let mut next = tokio::select! {
             biased;
             output = from_core.recv() => Some(message_of(output.context("signalling is gone")?)),
+            Some(refusal) = refusals.recv() => Some(refusal),
             _ = every_second.tick() => Some(Message::Load(load())),
         };
         let mut frames = 0;

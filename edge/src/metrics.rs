@@ -121,6 +121,8 @@ impl EdgeCollector {
             ("link_commands_executed", "Commands carried out", core.commands),
             ("link_commands_repeated", "Commands answered from memory", core.commands_repeated),
             ("link_commands_refused", "Commands refused for their content", core.commands_refused),
+            ("link_commands_unusable", "Commands that could not be read", core.commands_unusable),
+            ("link_messages_refused", "Messages that control could not use", core.messages_refused),
             ("link_events_sent", "Events given to control", core.events),
             ("link_events_resent", "Events sent again after a reconnect", core.events_resent),
             (

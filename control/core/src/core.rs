@@ -83,6 +83,8 @@ pub struct Metrics {
     pub events_early: u64,
     /// Events about sessions or legs that are unknown.
     pub events_unknown: u64,
+    /// Events that could not be read.
+    pub events_unusable: u64,
     /// Commands refused by edges.
     pub commands_refused: u64,
     /// Commands sent again after a reconnect.
@@ -176,6 +178,9 @@ impl ControlCore {
             }
             Input::EdgeDown { node } => self.edge_down(now, unix_ms, &node),
             Input::LinkEvent { node, message } => self.link_event(now, unix_ms, node, message),
+            Input::EventUnusable { node, about, why } => {
+                self.event_unusable(now, unix_ms, &node, about, &why);
+            }
             Input::CommandAck { node, ack } => self.command_ack(now, unix_ms, &node, ack),
             Input::FetchDone { id, result } => match self.waiting.fetches.remove(&id) {
                 Some(sid) => {

@@ -32,7 +32,7 @@ codes! {
     CONTENT_TYPE = 12300 "invalid content type";
     INTERNAL = 12400 "internal failure";
     DIAL_ATTRIBUTE = 13212 "Dial: invalid timeout value";
-    DIAL_STAR = 13213 "Dial: invalid hangupOnStar value";
+    DIAL_STAR = 13213 "Dial: invalid hangupOnStar or hangupOnKey value";
     DIAL_CALLER_ID = 13214 "Dial: invalid callerId value";
     DIAL_NESTED = 13215 "Dial: invalid nested element";
     DIAL_TIME_LIMIT = 13216 "Dial: invalid timeLimit value";

@@ -1,7 +1,7 @@
 //! What goes in and what comes out.
 
 use link_proto::media::PromptKey;
-use link_proto::message::{CommandAck, CommandMessage, EventAck, EventMessage, LiveLeg};
+use link_proto::message::{About, CommandAck, CommandMessage, EventAck, EventMessage, LiveLeg};
 use link_proto::table::NodeEntry;
 use link_proto::{AccountSid, CallSid, NodeId, RecordingSid};
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,15 @@ pub enum Input {
         node: NodeId,
         /// The event.
         message: EventMessage,
+    },
+    /// An event that this node cannot read; its sender has been told so.
+    EventUnusable {
+        /// Sender.
+        node: NodeId,
+        /// Which.
+        about: About,
+        /// In words.
+        why: String,
     },
     /// An edge took a command.
     CommandAck {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use link_proto::CallSid;
 use link_proto::call::{Blame, CallCommand, CallEvent, EndReason};
 use link_proto::message::{
-    CommandAck, CommandMessage, CommandResult, EventAck, EventMessage, Orphans,
+    About, CommandAck, CommandMessage, CommandResult, EventAck, EventMessage, Orphans, Refused,
 };
 use link_proto::session::Verdict;
 use link_proto::table::Tables;
@@ -83,21 +83,42 @@ impl EdgeCore {
         }
     }
 
+    /// Control cannot use a message of ours. An event that it does not wait for any more it has
+    /// acknowledged; a call of which it knows nothing else is refused.
+    pub(crate) fn on_refused(&mut self, now: Instant, refused: &Refused) {
+        self.counters.messages_refused += 1;
+        let Some(about) = refused.about.filter(|_| refused.action == "event") else { return };
+        let unmet = refused.unmet.join(" ");
+        let why = format!("control cannot use event {}: {} {unmet}", about.number, refused.why);
+        self.fact(Fact::Trouble { call: about.session, why });
+        let known = self.deliveries.get(about.session).is_none_or(|delivery| delivery.known);
+        if about.number == 1 && !known {
+            self.orphan(now, about.session);
+        }
+    }
+
     pub(crate) fn on_orphans(&mut self, now: Instant, orphans: Orphans) {
         for session in orphans.sessions {
-            let Some(delivery) = self.deliveries.get_mut(session) else { continue };
-            self.counters.orphans += 1;
-            delivery.events.acknowledge(u64::MAX);
-            delivery.orphaned = true;
-            let Some(call) = self.calls.get_mut(&session) else { continue };
-            call.waiting.clear();
-            let channels: Vec<_> = call.channels.keys().copied().collect();
-            for leg in call.legs.iter().copied().collect::<Vec<_>>() {
-                self.end_leg(now, leg, LegEnd::new(EndReason::ControlLost, Blame::Us));
+            if self.deliveries.get(session).is_some() {
+                self.counters.orphans += 1;
+                self.orphan(now, session);
             }
-            for channel in channels {
-                self.close_channel(now, session, channel);
-            }
+        }
+    }
+
+    /// Ends a session that control does not know.
+    fn orphan(&mut self, now: Instant, session: CallSid) {
+        let Some(delivery) = self.deliveries.get_mut(session) else { return };
+        delivery.events.acknowledge(u64::MAX);
+        delivery.orphaned = true;
+        let Some(call) = self.calls.get_mut(&session) else { return };
+        call.waiting.clear();
+        let channels: Vec<_> = call.channels.keys().copied().collect();
+        for leg in call.legs.iter().copied().collect::<Vec<_>>() {
+            self.end_leg(now, leg, LegEnd::new(EndReason::ControlLost, Blame::Us));
+        }
+        for channel in channels {
+            self.close_channel(now, session, channel);
         }
     }
 
@@ -181,6 +202,21 @@ impl EdgeCore {
             }
         };
         self.acknowledge(session, id, result);
+    }
+
+    /// A command of a later version: it counts as refused, or all that follow would wait for it.
+    pub(crate) fn on_command_unusable(&mut self, about: About, why: String) {
+        self.counters.commands_unusable += 1;
+        let About { session, number, epoch } = about;
+        let result = CommandResult::Refused { why };
+        if let Some(delivery) = self.deliveries.get_mut(session) {
+            match delivery.commands.accept(epoch, number) {
+                Verdict::Execute => delivery.commands.store(number, result.clone()),
+                Verdict::Gap => return,
+                Verdict::Repeat(_) | Verdict::OldEpoch => {}
+            }
+        }
+        self.acknowledge(session, number, result);
     }
 
     fn acknowledge(&mut self, session: CallSid, id: u64, result: CommandResult) {

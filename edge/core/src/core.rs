@@ -150,6 +150,8 @@ impl EdgeCore {
             LinkInput::Connected => self.on_control_connected(),
             LinkInput::Disconnected => self.on_control_lost(now),
             LinkInput::Command(command) => self.on_command(now, command),
+            LinkInput::CommandUnusable { about, why } => self.on_command_unusable(about, why),
+            LinkInput::Refused(refused) => self.on_refused(now, &refused),
             LinkInput::EventAck(ack) => self.on_event_ack(&ack),
             LinkInput::Orphans(orphans) => self.on_orphans(now, orphans),
             LinkInput::Tables(tables) => {

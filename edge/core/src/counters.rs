@@ -35,6 +35,10 @@ pub struct Counters {
     pub commands_gap: u64,
     /// Commands refused for their content.
     pub commands_refused: u64,
+    /// Commands that could not be read.
+    pub commands_unusable: u64,
+    /// Messages of ours that control could not use.
+    pub messages_refused: u64,
     /// Events given to control for the first time.
     pub events: u64,
     /// Events sent again after a reconnect.

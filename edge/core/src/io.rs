@@ -9,7 +9,9 @@ use edge_media::command::{OpKey, PortKey, Prompt, RecorderHandle, WorkerCommand}
 use edge_media::event::WorkerEvent;
 use link_proto::call::{Blame, EndReason};
 use link_proto::media::PromptKey;
-use link_proto::message::{CommandAck, CommandMessage, EventAck, EventMessage, Orphans, Reconcile};
+use link_proto::message::{
+    About, CommandAck, CommandMessage, EventAck, EventMessage, Orphans, Reconcile, Refused,
+};
 use link_proto::table::{NodeEntry, Tables};
 use link_proto::{CallSid, RecordingSid};
 use sip_core::{Destination, Transport};
@@ -28,6 +30,15 @@ pub enum LinkInput {
     Disconnected,
     /// A command.
     Command(CommandMessage),
+    /// A command that this build cannot read; control has been told so.
+    CommandUnusable {
+        /// Which.
+        about: About,
+        /// In words.
+        why: String,
+    },
+    /// Control cannot use a message of ours.
+    Refused(Refused),
     /// Events are committed.
     EventAck(EventAck),
     /// Sessions that control does not know.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::envelope::{Envelope, PROTOCOL_VERSION, SUPPORTED_FEATURES};
 use crate::ids::RegionId;
-use crate::message::{Message, Refused};
+use crate::message::{About, Message, Refused};
 
 /// Largest frame that is written or accepted, in bytes.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
@@ -31,6 +31,8 @@ pub enum DecodeError {
     Unusable {
         /// The envelope's action.
         action: String,
+        /// What it is about, if that much can be read.
+        about: Option<About>,
         /// Features it requires that this build lacks.
         unmet: Vec<String>,
         /// In words.
@@ -44,8 +46,9 @@ impl DecodeError {
         match self {
             // A refusal is never answered by a refusal: two builds could go on for ever.
             Self::Unusable { action, .. } if action == "refused" => None,
-            Self::Unusable { action, unmet, why } => Some(Message::Refused(Refused {
+            Self::Unusable { action, about, unmet, why } => Some(Message::Refused(Refused {
                 action: action.clone(),
+                about: *about,
                 unmet: unmet.clone(),
                 why: why.clone(),
             })),
@@ -93,17 +96,31 @@ pub fn decode(bytes: &[u8]) -> Result<(RegionId, Message), DecodeError> {
     let envelope: Envelope = ciborium::de::from_reader_with_recursion_limit(bytes, DEPTH_MAX)
         .map_err(|e| DecodeError::NotAnEnvelope(e.to_string()))?;
     let unmet = envelope.unmet();
+    let Envelope { region, action, body, .. } = envelope;
+    let about = about(&body);
     if !unmet.is_empty() {
         let why = format!("this node does not support {}", unmet.join(", "));
-        return Err(DecodeError::Unusable { action: envelope.action, unmet, why });
+        return Err(DecodeError::Unusable { action, about, unmet, why });
     }
-    let Envelope { region, action, body, .. } = envelope;
     let message = join(&action, body).map_err(|why| DecodeError::Unusable {
         action,
+        about,
         unmet: Vec::new(),
         why,
     })?;
     Ok((region, message))
+}
+
+/// The numbering of an event or command whose body may be of a later version.
+fn about(body: &Value) -> Option<About> {
+    let field = |name: &str| {
+        let fields = body.as_map()?.iter();
+        fields.filter(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value).next()
+    };
+    let number = |name| u64::try_from(field(name)?.as_integer()?).ok();
+    let session = field("session")?.deserialized().ok()?;
+    let epoch = number("epoch").unwrap_or(0);
+    Some(About { session, number: number("sequence").or_else(|| number("id"))?, epoch })
 }
 
 /// The list of what we understand travels with the first message of each side only.
@@ -241,6 +258,7 @@ mod tests {
         let Some(Message::Refused(refused)) = error.refusal() else { panic!("{error}") };
         assert_eq!(refused.unmet, ["telepathy/2"]);
         assert_eq!(refused.action, "event");
+        assert_eq!(refused.about, Some(About { session: sid(1), number: 1, epoch: 0 }));
     }
 
     #[test]

@@ -154,11 +154,26 @@ pub struct Load {
     pub draining: bool,
 }
 
+/// Which event or command a message carried, as far as it could be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// First leg of the session.
+    pub session: CallSid,
+    /// Sequence number of the event, or id of the command.
+    pub number: u64,
+    /// Epoch of the command's owner; 0 for an event.
+    #[serde(default)]
+    pub epoch: u64,
+}
+
 /// A message that could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// Its action.
     pub action: String,
+    /// What it was about.
+    #[serde(default)]
+    pub about: Option<About>,
     /// Unmet entries of `required`.
     #[serde(default)]
     pub unmet: Vec<String>,

@@ -3,12 +3,14 @@
 //! * [`Setup`] — what a test's world is to be like; [`Setup::begin`] starts it.
 //! * [`World`] — the running daemons, and shorthand for calling, asking and waiting.
 //! * [`audio`] — files to play, and what is in a file that was recorded.
+//! * [`link`] — the other end of a link, by hand.
 //! * [`netns`] — a network of its own for programs that need one.
 //! * [`raw`] — SIP by hand, for what no proper phone would send.
 //! * [`signature`] — signatures of webhooks, computed anew.
 //! * [`tools`] — outside programs.
 
 pub mod audio;
+pub mod link;
 pub mod netns;
 pub mod raw;
 pub mod signature;

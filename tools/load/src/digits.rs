@@ -24,8 +24,22 @@ pub enum DigitMethod {
     Rfc4733,
     /// SIP INFO with `application/dtmf-relay`.
     Info,
+    /// SIP INFO with `application/dtmf`.
+    #[serde(rename = "info-dtmf")]
+    InfoDtmf,
     /// Tones in the audio.
     Inband,
+}
+
+impl DigitMethod {
+    /// Content type and body of the INFO that tells the key, if one does.
+    pub fn info(self, key: char) -> Option<(&'static str, String)> {
+        match self {
+            Self::Info => Some(("application/dtmf-relay", info_body(key))),
+            Self::InfoDtmf => Some(("application/dtmf", key.to_string())),
+            Self::Rfc4733 | Self::Inband => None,
+        }
+    }
 }
 
 /// Whether a text consists of keys only.
@@ -93,7 +107,7 @@ impl DigitSender {
         let begins = (frame == 0).then_some((key, method));
         let sounding = match method {
             DigitMethod::Rfc4733 => HELD_FRAMES + END_FRAMES,
-            DigitMethod::Inband | DigitMethod::Info => HELD_FRAMES,
+            DigitMethod::Inband | DigitMethod::Info | DigitMethod::InfoDtmf => HELD_FRAMES,
         };
         self.frame += 1;
         if self.frame == sounding + PAUSE_FRAMES {
@@ -106,7 +120,7 @@ impl DigitSender {
         let out = match method {
             DigitMethod::Rfc4733 => event_frame(key, frame),
             DigitMethod::Inband => tones_frame(key, frame, codec),
-            DigitMethod::Info => KeyFrame::Speech,
+            DigitMethod::Info | DigitMethod::InfoDtmf => KeyFrame::Speech,
         };
         (out, begins)
     }

@@ -54,7 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tandem-wan",
         ],
     ),
-    ("e2e", &["tandem-load", "tandem-wan", "media-core", "sip-core"]),
+    ("e2e", &["tandem-load", "tandem-wan", "media-core", "sip-core", "link-proto", "link-daemon"]),
 ];
 
 /// Crates that may reach a runtime, sockets or a database, at whatever depth.

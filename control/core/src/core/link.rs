@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use link_proto::call::{Blame, CallCommand, CallEvent, EndReason, Offered};
-use link_proto::message::{CommandAck, EventAck, EventMessage, LiveLeg};
+use link_proto::message::{About, CommandAck, EventAck, EventMessage, LiveLeg};
 use link_proto::session::Arrival;
 use link_proto::table::NodeEntry;
 use link_proto::{AccountSid, CallSid, NodeId};
@@ -108,6 +108,30 @@ impl ControlCore {
                 }
             }
             acknowledge(session, turn, node);
+        });
+    }
+
+    /// The session goes on without the event, or all that follow would wait for it. A call that
+    /// was offered in such a way is the edge's to refuse: it is told of the refusal.
+    pub(super) fn event_unusable(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        node: &NodeId,
+        about: About,
+        why: &str,
+    ) {
+        self.metrics.events_unusable += 1;
+        if !self.sessions.contains_key(&about.session) {
+            return;
+        }
+        self.with_session(now, unix_ms, about.session, |session, turn| {
+            if session.link(turn, node).inbox.accept(about.number) == Arrival::Next {
+                let message = format!("an event of {node} cannot be read: {why}");
+                let alert = session.alert(turn, 1, error_code::INTERNAL, &message);
+                session.put_alert(turn, alert);
+            }
+            acknowledge(session, turn, node.clone());
         });
     }
 

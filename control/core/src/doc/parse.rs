@@ -117,6 +117,8 @@ mod tests {
             ("<Record timeout='x' method='PUT' finishOnKey='z'/>", "Record|13612 13611 13613"),
             ("<Dial timeout='4'>+15551230001</Dial>", "Dial|13212"),
             ("<Dial hangupOnStar='maybe'>+15551230001</Dial>", "Dial|13213"),
+            ("<Dial hangupOnKey='#9'>+15551230001</Dial>", "Dial|"),
+            ("<Dial hangupOnKey='x'>+15551230001</Dial>", "Dial|13213"),
             ("<Dial><Number>+1555</Number><Sip>sip:a@b</Sip></Dial>", "Dial|"),
             ("<Dial><Sip>nonsense</Sip></Dial>", "Dial|13224"),
             ("<Dial><Say>x</Say></Dial>", "13215"),

@@ -200,8 +200,8 @@ impl Session {
         self.timeline.phase_over(turn.now);
         self.phase(turn, "Dial bridged");
         let mut needs = vec![Need::Bridge { a: caller, b: callee }];
-        let watch = verb.hangup_on_star.then(|| self.new_op());
-        let keys = "*".to_owned();
+        let watch = (!verb.hangup_on.is_empty()).then(|| self.new_op());
+        let keys = verb.hangup_on.clone();
         needs.extend(watch.map(|op| Need::Watch { op, leg: caller, keys }));
         let recording = verb.record.map(|how| {
             let channels = if how.dual { 2 } else { 1 };

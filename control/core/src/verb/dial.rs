@@ -18,6 +18,7 @@ const KNOWN: &[&str] = &[
     "method",
     "timeout",
     "hangupOnStar",
+    "hangupOnKey",
     "timeLimit",
     "callerId",
     "record",
@@ -67,8 +68,9 @@ pub struct Dial {
     pub method: Method,
     /// ms until an unanswered target is given up, buffer included.
     pub timeout_ms: u64,
-    /// Star ends the other leg.
-    pub hangup_on_star: bool,
+    /// Keys of the caller that end the other leg; empty = none.
+    #[serde(default)]
+    pub hangup_on: String,
     /// Longest conversation in ms.
     pub time_limit_ms: u64,
     /// `None` = the caller's.
@@ -115,6 +117,15 @@ pub struct DialTarget {
     pub status: Option<StatusTarget>,
 }
 
+/// `hangupOnStar`, and the keys of `hangupOnKey` beside it.
+fn hangup_keys(a: &mut Attributes<'_>) -> String {
+    let mut keys = a.keys("hangupOnKey", "0123456789*#", "", DIAL_STAR);
+    if a.boolean("hangupOnStar", false, DIAL_STAR) && !keys.contains('*') {
+        keys.push('*');
+    }
+    keys
+}
+
 pub(crate) fn parse(element: &Element, warnings: &mut Vec<DocError>) -> Result<Dial, DocError> {
     let mut a = Attributes::new(element, KNOWN, warnings);
     let timeout_s = a.number("timeout", 5..=600, DIAL_ATTRIBUTE).unwrap_or(30);
@@ -132,7 +143,7 @@ pub(crate) fn parse(element: &Element, warnings: &mut Vec<DocError>) -> Result<D
         action: a.text("action"),
         method: a.method("method", DIAL_METHOD),
         timeout_ms: timeout_s * 1_000 + TIMEOUT_BUFFER_MS,
-        hangup_on_star: a.boolean("hangupOnStar", false, DIAL_STAR),
+        hangup_on: hangup_keys(&mut a),
         time_limit_ms: a.number("timeLimit", 1..=86_400, DIAL_TIME_LIMIT).unwrap_or(14_400) * 1_000,
         caller_id: a.text("callerId").filter(|id| !id.is_empty()),
         record: a.word("record", &records, DIAL_RECORD).flatten(),

@@ -8,7 +8,7 @@
 //! | Pause | length (1 s) | – | 13910 |
 //! | Gather | action, method (POST), timeout (5 s), finishOnKey (#), numDigits, actionOnEmptyResult (false), input (dtmf) | Say Play Pause | 13310–13335 |
 //! | Record | action, method (POST), timeout (5 s), finishOnKey (any key), maxLength (3,600 s), playBeep (true), trim (trim-silence), recordingStatusCallback/Method/Event | – | 13610–13617 |
-//! | Dial | action, method (POST), timeout (30 s), hangupOnStar (false), timeLimit (14,400 s), callerId, record (do-not-record), answerOnBridge (false), ringTone, sequential (false) | Number Sip | 13210–13233 |
+//! | Dial | action, method (POST), timeout (30 s), hangupOnStar (false), hangupOnKey (none; an addition of ours), timeLimit (14,400 s), callerId, record (do-not-record), answerOnBridge (false), ringTone, sequential (false) | Number Sip | 13210–13233 |
 //! | Redirect | method (POST) | URL | 13710 |
 //! | Reject | reason (rejected) | – | 13810 |
 //! | Hangup | – | – | – |

@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use sip_core::{Body, Destination, DialogHandle, Header, InviteParams, NameAddr};
 
 use super::Engine;
 use super::leg::{Leg, LegState};
 use super::script::tone_of;
 use crate::clock::now_ns;
-use crate::digits::{DigitMethod, info_body};
+use crate::digits::DigitMethod;
 use crate::media::Media;
 use crate::phone::{Detail, Phone};
 use crate::report::{End, EventKind, PhoneReport, Whose};
@@ -141,14 +140,11 @@ impl Engine {
 
     /// Sends a key as INFO, if that is how it is to be sent.
     pub(super) fn send_info(&mut self, index: usize, digit: char, method: DigitMethod) {
-        if method != DigitMethod::Info {
-            return;
-        }
+        let Some((content_type, body)) = method.info(digit) else { return };
         let Some(Some(leg)) = self.legs.get_mut(index) else { return };
         let phone = leg.phone;
         let Some(state) = self.phones.get_mut(phone) else { return };
-        let body = Bytes::from(info_body(digit));
-        let sent = state.endpoint.info(Instant::now(), leg.handle, "application/dtmf-relay", body);
+        let sent = state.endpoint.info(Instant::now(), leg.handle, content_type, body.into());
         if let Err(error) = sent {
             leg.report.failure.get_or_insert(format!("INFO not sent: {error}"));
         }
