@@ -8,10 +8,12 @@ cd "$(dirname "$0")/../.."
 purpose=${1:?run, test or bench}
 build="gcc libc6-dev make"
 speech="flite espeak-ng"
+# For the program of the kernel fast path; without them it is left out of the build.
+kernel="clang libbpf-dev"
 case $purpose in
 run) packages="$build $speech" ;;
-test) packages="$build $speech sip-tester baresip-core tshark sox iproute2 python3-venv ca-certificates" ;;
-bench) packages="$build $speech rtpengine-daemon iproute2 clang llvm libbpf-dev" ;;
+test) packages="$build $speech $kernel sip-tester baresip-core tshark sox iproute2 ethtool python3-venv ca-certificates" ;;
+bench) packages="$build $speech $kernel rtpengine-daemon iproute2 ethtool" ;;
 *) echo "install.sh: unknown purpose '$purpose' (run, test, bench)" >&2; exit 2 ;;
 esac
 

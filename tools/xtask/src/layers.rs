@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("control-core", &["link-proto"]),
     // 2: mechanics
     ("edge-uring", &[]),
+    ("edge-xdp", &[]),
     ("link-daemon", &[]),
     ("control-store", &["link-proto", "link-daemon"]),
     ("control-media-layer", &["link-proto", "media-core", "link-daemon"]),
@@ -29,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "edge-core",
             "edge-media",
             "edge-uring",
+            "edge-xdp",
             "sip-core",
             "media-core",
             "link-proto",

@@ -1,0 +1,482 @@
+// Forwards RTP streams that need no processing. Everything else goes up unchanged (XDP_PASS), and
+// nothing of a stream's state changes then. Layouts are mirrored in src/layout.rs.
+//
+// The arithmetic is that of RFC 3550 A.1, A.3, A.8 as user space does it, so that a stream can
+// move between both at any packet.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define INLINE static __always_inline
+#define VOLATILE(x) (*(volatile typeof(x) *)&(x))
+
+#define LOCK_BUSY 1
+#define LOCK_OFF 2
+// Added to the word on release: clears BUSY, keeps OFF, moves the count on.
+#define LOCK_RELEASE 3
+#define LOCK_TRIES 16
+
+// RFC 3550 A.1, MAX_DROPOUT and MAX_MISORDER.
+#define STEP_AHEAD_MAX 3000
+#define STEP_BACK_MAX 100
+
+#define HOP_REDIRECT 1
+
+#define DONT_FRAGMENT 0x4000
+#define FRAGMENT_MASK 0x3fff
+#define TIME_TO_LIVE 64
+
+// Fixed by the map flags of the user side; sizes are set at load.
+#define MMAPABLE (1U << 10)
+
+struct rtp {
+	__u8 first;
+	__u8 marker_type;
+	__be16 seq;
+	__be32 timestamp;
+	__be32 ssrc;
+} __attribute__((packed));
+
+struct key {
+	__be32 address[4];
+	__be16 port;
+	__u16 version;
+};
+
+// One direction of a call: what arrives at `local` from `peer` leaves from `out_local` to `out_peer`.
+struct stream {
+	__u64 lock;
+	struct key local;
+	__be32 peer[4];
+	__be16 peer_port;
+	__be16 out_local_port;
+	__be32 out_local[4];
+	__be32 out_peer[4];
+	__be16 out_peer_port;
+	__u8 payload_type_in;
+	__u8 payload_type_out;
+	__be32 ssrc_in;
+	__be32 ssrc_out;
+	__u32 timestamp_offset;
+	__u16 seq_offset;
+	__u8 traffic_class;
+	__u8 reserved;
+	__u32 hop;
+	__u32 frame_units_max;
+	__u32 break_units;
+	__u32 jitter_break_units;
+	__u32 unit_ns;
+	__u64 clock_zero_ns;
+	// From here on written by this program.
+	__u64 floor;
+	__u64 highest;
+	__u64 window;
+	__u64 packets;
+	__u64 payload_bytes;
+	__u64 duplicates;
+	__u64 reordered;
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 gap_ns_max;
+	__u32 jitter_q4;
+	__u32 jitter_units_max;
+	__u32 transit_in;
+	__u32 transit_in_known;
+	__u32 timestamp_last;
+	__u32 timestamp_highest_in;
+	__u32 timestamp_highest_out;
+	__u32 timestamp_last_out;
+	__u32 transit_out;
+	__u32 frame_units;
+} __attribute__((aligned(64)));
+
+struct hop {
+	__u64 version; // 0: not to be used
+	__u32 interface;
+	__u16 flags;
+	__u16 mtu;
+	__u8 destination[ETH_ALEN];
+	__u8 source[ETH_ALEN];
+	__u32 reserved;
+};
+
+enum counter {
+	FORWARDED,
+	UP_BUSY,
+	UP_WITHDRAWN,
+	UP_SOURCE,
+	UP_SHAPE,
+	UP_PAYLOAD_TYPE,
+	UP_SSRC,
+	UP_SEQUENCE,
+	UP_TIMESTAMP,
+	UP_NO_HOP,
+	COUNTERS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct key);
+	__type(value, __u32);
+} places SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct stream);
+} streams SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct hop);
+} hops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+INLINE void count(__u32 which)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &which);
+
+	if (value)
+		*value += 1;
+}
+
+INLINE int up(__u32 cause)
+{
+	count(cause);
+	return XDP_PASS;
+}
+
+// One's complement sums (RFC 1624), in the byte order of the packet.
+INLINE void replace(__u64 *sum, __u32 old, __u32 new)
+{
+	*sum += (__u32)~old;
+	*sum += new;
+}
+
+INLINE __u16 fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~(__u16)sum;
+}
+
+INLINE __u32 distance(__s32 difference)
+{
+	return difference < 0 ? -difference : difference;
+}
+
+// True with the lock held; nobody else touches the stream until it is released.
+INLINE int acquire(struct stream *s, __u32 *cause)
+{
+	for (int n = 0; n < LOCK_TRIES; n++) {
+		__u64 word = VOLATILE(s->lock);
+
+		if (word & LOCK_OFF) {
+			*cause = UP_WITHDRAWN;
+			return 0;
+		}
+		if (!(word & LOCK_BUSY) &&
+		    __sync_val_compare_and_swap(&s->lock, word, word | LOCK_BUSY) == word)
+			return 1;
+	}
+	*cause = UP_BUSY;
+	return 0;
+}
+
+INLINE void release(struct stream *s)
+{
+	__sync_fetch_and_add(&s->lock, LOCK_RELEASE);
+}
+
+INLINE void note_jitter(struct stream *s, __u32 timestamp, __u32 units)
+{
+	__u32 transit = units - timestamp;
+
+	if (s->transit_in_known) {
+		// Packets that share a timestamp say nothing about transit time.
+		if (timestamp == s->timestamp_last)
+			return;
+		__u32 d = distance((__s32)(transit - s->transit_in));
+
+		// A pause or a new time base is not jitter.
+		if (d < s->jitter_break_units) {
+			__u32 jitter = s->jitter_q4;
+
+			jitter = jitter + d - ((jitter + 8) >> 4);
+			s->jitter_q4 = jitter;
+			if (jitter >> 4 > s->jitter_units_max)
+				s->jitter_units_max = jitter >> 4;
+		}
+	}
+	s->timestamp_last = timestamp;
+	s->transit_in = transit;
+	s->transit_in_known = 1;
+}
+
+// The packet is the furthest of its stream.
+INLINE void note_ahead(struct stream *s, __s32 step_packets, __u32 timestamp, __u32 out, __u32 units)
+{
+	__s32 step = (__s32)(timestamp - s->timestamp_highest_in);
+
+	s->highest += step_packets;
+	s->window = step_packets < 64 ? s->window << step_packets | 1 : 1;
+	if (step > 0) {
+		if (step_packets == 1 && (__u32)step <= s->frame_units_max)
+			s->frame_units = step;
+		s->timestamp_highest_in = timestamp;
+	}
+	if ((__s32)(out - s->timestamp_highest_out) > 0) {
+		__s32 change = (__s32)(units - out - s->transit_out);
+
+		s->timestamp_highest_out = out;
+		// Division by 16 towards zero.
+		s->transit_out += (change + ((change >> 31) & 15)) >> 4;
+	}
+}
+
+INLINE void note(struct stream *s, __s32 step, __u32 timestamp, __u32 out, __u32 units, __u64 now,
+		 __u32 payload_bytes)
+{
+	s->packets += 1;
+	s->payload_bytes += payload_bytes;
+	if (s->last_ns == 0) {
+		s->first_ns = now;
+	} else {
+		// Two processors may look at the clock in the other order.
+		__u64 gap = now > s->last_ns ? now - s->last_ns : 0;
+
+		if (gap > s->gap_ns_max)
+			s->gap_ns_max = gap;
+	}
+	s->last_ns = now;
+	s->timestamp_last_out = out;
+	if (step > 0) {
+		note_ahead(s, step, timestamp, out, units);
+	} else {
+		__u32 back = -step;
+		__u64 bit = back < 64 ? 1ULL << back : 0;
+
+		if (s->window & bit) {
+			s->duplicates += 1;
+			return;
+		}
+		s->window |= bit;
+		s->reordered += 1;
+	}
+	note_jitter(s, timestamp, units);
+}
+
+INLINE void rewrite_ipv4(struct iphdr *ip, struct stream *s, __u64 *udp_sum)
+{
+	__u64 sum = (__u16)~ip->check;
+	__be32 *words = (__be32 *)ip;
+	__be32 before[5];
+
+	for (int n = 0; n < 5; n++)
+		before[n] = words[n];
+	ip->tos = s->traffic_class;
+	ip->frag_off = bpf_htons(DONT_FRAGMENT);
+	ip->ttl = TIME_TO_LIVE;
+	ip->saddr = s->out_local[0];
+	ip->daddr = s->out_peer[0];
+	replace(&sum, before[0], words[0]);
+	replace(&sum, before[1], words[1]);
+	// The check itself is zero in the sum.
+	replace(&sum, before[2] & bpf_htonl(0xffff0000), words[2] & bpf_htonl(0xffff0000));
+	replace(&sum, before[3], words[3]);
+	replace(&sum, before[4], words[4]);
+	replace(udp_sum, before[3], words[3]);
+	replace(udp_sum, before[4], words[4]);
+	ip->check = fold(sum);
+}
+
+INLINE void rewrite_ipv6(struct ipv6hdr *ip, struct stream *s, __u64 *udp_sum)
+{
+	*(__be32 *)ip = bpf_htonl(6U << 28 | (__u32)s->traffic_class << 20);
+	ip->hop_limit = TIME_TO_LIVE;
+	for (int n = 0; n < 4; n++) {
+		replace(udp_sum, ip->saddr.in6_u.u6_addr32[n], s->out_local[n]);
+		replace(udp_sum, ip->daddr.in6_u.u6_addr32[n], s->out_peer[n]);
+		ip->saddr.in6_u.u6_addr32[n] = s->out_local[n];
+		ip->daddr.in6_u.u6_addr32[n] = s->out_peer[n];
+	}
+}
+
+INLINE void rewrite_udp(struct udphdr *udp, struct rtp *rtp, struct stream *s, __u32 out, __u64 sum)
+{
+	__be32 *ports = (__be32 *)udp;
+	__be32 *words = (__be32 *)rtp;
+	__be32 ports_before = *ports, first_before = words[0];
+	__be32 timestamp_before = words[1], ssrc_before = words[2];
+
+	udp->source = s->out_local_port;
+	udp->dest = s->out_peer_port;
+	rtp->marker_type = (rtp->marker_type & 0x80) | s->payload_type_out;
+	rtp->seq = bpf_htons(bpf_ntohs(rtp->seq) + s->seq_offset);
+	rtp->timestamp = bpf_htonl(out);
+	rtp->ssrc = s->ssrc_out;
+	if (!udp->check)
+		return; // none is allowed with IPv4
+	sum += (__u16)~udp->check;
+	replace(&sum, ports_before, *ports);
+	replace(&sum, first_before, words[0]);
+	replace(&sum, timestamp_before, words[1]);
+	replace(&sum, ssrc_before, words[2]);
+	__u16 check = fold(sum);
+	udp->check = check ? check : 0xffff;
+}
+
+// With the lock held. The cause why the packet goes up, or FORWARDED.
+INLINE __u32 forward_locked(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr *ip4,
+			    struct ipv6hdr *ip6, struct udphdr *udp, struct rtp *rtp,
+			    struct stream *s, struct key *key, int *action)
+{
+	// The place may have got another stream since it was looked up.
+	if (key->port != s->local.port || key->version != s->local.version ||
+	    udp->source != s->peer_port)
+		return UP_SOURCE;
+	for (int n = 0; n < (ip4 ? 1 : 4); n++) {
+		__be32 source = ip4 ? ip4->saddr : ip6->saddr.in6_u.u6_addr32[n];
+
+		if (key->address[n] != s->local.address[n] || source != s->peer[n])
+			return UP_SOURCE;
+	}
+	// No padding, extension or contributing sources.
+	if (rtp->first != 0x80)
+		return UP_SHAPE;
+	if ((rtp->marker_type & 0x7f) != s->payload_type_in)
+		return UP_PAYLOAD_TYPE;
+	if (rtp->ssrc != s->ssrc_in)
+		return UP_SSRC;
+	__s32 step = (__s16)(bpf_ntohs(rtp->seq) - (__u16)s->highest);
+
+	if (step > STEP_AHEAD_MAX || step < -STEP_BACK_MAX || s->highest + step <= s->floor)
+		return UP_SEQUENCE;
+	__u64 now = bpf_ktime_get_ns() - s->clock_zero_ns;
+	// Never zero; the verifier wants to see it.
+	__u32 units = now / (s->unit_ns ? s->unit_ns : 1);
+	__u32 timestamp = bpf_ntohl(rtp->timestamp);
+	__u32 out = timestamp + s->timestamp_offset;
+
+	if (distance((__s32)(out - (units - s->transit_out))) > s->break_units)
+		return UP_TIMESTAMP;
+	__u32 place = s->hop;
+	struct hop *hop = bpf_map_lookup_elem(&hops, &place);
+
+	if (!hop)
+		return UP_NO_HOP;
+	__u64 version = VOLATILE(hop->version);
+	__u32 interface = VOLATILE(hop->interface);
+	__u16 udp_bytes = bpf_ntohs(udp->len);
+	__u32 ip_bytes = udp_bytes + (ip4 ? sizeof(*ip4) : sizeof(*ip6));
+
+	if (!version || ip_bytes > hop->mtu ||
+	    (interface != ctx->ingress_ifindex && !(hop->flags & HOP_REDIRECT)))
+		return UP_NO_HOP;
+	struct ethhdr addresses;
+
+	__builtin_memcpy(addresses.h_dest, hop->destination, ETH_ALEN);
+	__builtin_memcpy(addresses.h_source, hop->source, ETH_ALEN);
+	if (VOLATILE(hop->version) != version)
+		return UP_NO_HOP;
+	__builtin_memcpy(eth, &addresses, 2 * ETH_ALEN);
+	note(s, step, timestamp, out, units, now, udp_bytes - sizeof(*udp) - sizeof(*rtp));
+	__u64 udp_sum = 0;
+
+	if (ip4)
+		rewrite_ipv4(ip4, s, &udp_sum);
+	else
+		rewrite_ipv6(ip6, s, &udp_sum);
+	rewrite_udp(udp, rtp, s, out, udp_sum);
+	*action = interface == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(interface, 0);
+	return FORWARDED;
+}
+
+INLINE int forward_udp(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr *ip4,
+		       struct ipv6hdr *ip6, struct udphdr *udp, struct rtp *rtp)
+{
+	struct key key = { .port = udp->dest, .version = ip4 ? 4 : 6 };
+	__u32 *place, cause;
+	int action = XDP_PASS;
+
+	if (ip4)
+		key.address[0] = ip4->daddr;
+	else
+		__builtin_memcpy(key.address, &ip6->daddr, sizeof(key.address));
+	place = bpf_map_lookup_elem(&places, &key);
+	if (!place)
+		return XDP_PASS;
+	struct stream *s = bpf_map_lookup_elem(&streams, place);
+
+	if (!s)
+		return XDP_PASS;
+	if (!acquire(s, &cause))
+		return up(cause);
+	cause = forward_locked(ctx, eth, ip4, ip6, udp, rtp, s, &key, &action);
+	release(s);
+	count(cause);
+	return action;
+}
+
+SEC("xdp") int forward(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+
+	if ((void *)(eth + 1) > end)
+		return XDP_PASS;
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip = (void *)(eth + 1);
+		struct udphdr *udp = (void *)(ip + 1);
+		struct rtp *rtp = (void *)(udp + 1);
+
+		if ((void *)(rtp + 1) > end)
+			return XDP_PASS;
+		__u32 bytes = bpf_ntohs(ip->tot_len), udp_bytes = bpf_ntohs(udp->len);
+
+		// Options, fragments, and lengths that do not fit are for the kernel to judge.
+		if (*(__u8 *)ip != 0x45 || ip->protocol != IPPROTO_UDP ||
+		    ip->frag_off & bpf_htons(FRAGMENT_MASK) || bytes != udp_bytes + sizeof(*ip) ||
+		    udp_bytes < sizeof(*udp) + sizeof(*rtp) || (void *)ip + bytes > end)
+			return XDP_PASS;
+		return forward_udp(ctx, eth, ip, 0, udp, rtp);
+	}
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip = (void *)(eth + 1);
+		struct udphdr *udp = (void *)(ip + 1);
+		struct rtp *rtp = (void *)(udp + 1);
+
+		if ((void *)(rtp + 1) > end)
+			return XDP_PASS;
+		__u32 udp_bytes = bpf_ntohs(udp->len);
+
+		if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP ||
+		    bpf_ntohs(ip->payload_len) != udp_bytes || !udp->check ||
+		    udp_bytes < sizeof(*udp) + sizeof(*rtp) || (void *)udp + udp_bytes > end)
+			return XDP_PASS;
+		return forward_udp(ctx, eth, 0, ip, udp, rtp);
+	}
+	return XDP_PASS;
+}
+
+char permission[] SEC("license") = "MIT";
