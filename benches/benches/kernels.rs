@@ -4,23 +4,17 @@
 //! compare two commits. They run on whatever core they get: compare only runs of one sitting.
 
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use benches::bridge::{key, packet, worker};
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use edge_media::command::{
-    Direction, Latching, LegConfig, LinkPath, PayloadMapping, PortKey, SessionKey, WorkerCommand,
-};
-use edge_media::recording::RecorderMessage;
-use edge_media::{Component, Tx, Worker, WorkerConfig, WorkerLimits};
-use link_proto::ChannelId;
-use link_proto::media::AudioCodec;
+use edge_media::Component;
 use media_core::codec::g711;
 use media_core::dtmf::detect::DtmfDetector;
-use media_core::rtp::packet::{RtpFields, RtpHeader, RtpViewMut, write_header};
+use media_core::rtp::packet::{RtpHeader, RtpViewMut};
 use media_core::rtp::rewrite::{SourceId, StreamRewriter};
-use media_core::units::{PayloadType, RtpTime, SampleRate, Ssrc};
+use media_core::units::{RtpTime, SampleRate, Ssrc};
 use sip_core::Message;
 
 const INVITE: &[u8] = b"INVITE sip:+15550100@198.51.100.7:5060;user=phone SIP/2.0\r\n\
@@ -66,19 +60,6 @@ fn sip(c: &mut Criterion) {
         b.iter(|| sip_core::sdp::Session::parse(black_box(&body)).is_ok());
     });
     group.finish();
-}
-
-fn packet(seq: u16, ssrc: u32) -> [u8; 172] {
-    let mut packet = [0x55; 172];
-    let fields = RtpFields {
-        marker: false,
-        payload_type: PayloadType::new(0).expect("0 is a payload type"),
-        seq,
-        timestamp: RtpTime(u32::from(seq) * 160),
-        ssrc: Ssrc(ssrc),
-    };
-    write_header(&mut packet, &fields).expect("172 bytes hold a header");
-    packet
 }
 
 fn rtp(c: &mut Criterion) {
@@ -134,71 +115,6 @@ fn audio(c: &mut Criterion) {
     group.finish();
 }
 
-/// Counts what a worker wants sent.
-#[derive(Default)]
-struct Sent(u64);
-
-impl Tx for Sent {
-    fn forward(&mut self, _: PortKey, _: Component, _: SocketAddr, packet: &[u8]) {
-        self.0 += black_box(packet).len() as u64;
-    }
-    fn send(&mut self, _: PortKey, _: Component, _: SocketAddr, bytes: &[u8]) {
-        self.0 += black_box(bytes).len() as u64;
-    }
-    fn trunk(&mut self, _: u32, _: ChannelId, packet: &[u8]) {
-        self.0 += black_box(packet).len() as u64;
-    }
-    fn set_peer(&mut self, _: PortKey, _: Component, _: Option<SocketAddr>) {}
-    fn record(&mut self, _: RecorderMessage) {}
-}
-
-const PCMU: PayloadMapping = PayloadMapping { payload_type: 0, codec: AudioCodec::Pcmu };
-
-fn leg(index: u32) -> LegConfig {
-    let at = |port: u32| SocketAddr::from(([127, 0, 0, 1], port as u16));
-    LegConfig {
-        receive: vec![PCMU],
-        send: PCMU,
-        telephone_event_receive: Some(101),
-        telephone_event_send: Some(101),
-        ptime_ms: 20,
-        remote_rtp: Some(at(10_000 + index * 2)),
-        remote_rtcp: Some(at(10_001 + index * 2)),
-        rtcp_mux: false,
-        latching: Latching::SdpNetwork,
-        latch_epoch: 0,
-        local_ssrc: 0xa000 + index,
-        cname: "leg@bench".to_owned(),
-        media_timeout_ms: Some(60_000),
-        answered: true,
-        direction: Direction::SendRecv,
-    }
-}
-
-fn key(index: u32) -> PortKey {
-    PortKey { index, generation: 1 }
-}
-
-/// A worker with bridged legs (0 with 1, 2 with 3 …).
-fn worker(legs: u32, now: Instant) -> (Worker, Sent) {
-    let mut worker =
-        Worker::new(WorkerConfig { limits: WorkerLimits::for_ports(legs), seed: 1 }, now);
-    let mut sent = Sent::default();
-    for index in 0..legs {
-        let session = SessionKey { index: index / 2, generation: 1 };
-        let config = leg(index);
-        let add = WorkerCommand::AddLeg { port: key(index), session, config };
-        worker.handle_command(now, add, &mut sent);
-    }
-    for index in 0..legs {
-        let (from, to) = (key(index), key(index ^ 1));
-        let connect = WorkerCommand::Connect { from, to, path: LinkPath::Relay };
-        worker.handle_command(now, connect, &mut sent);
-    }
-    while worker.poll_event().is_some() {}
-    (worker, sent)
-}
-
 /// A packet of every leg, one leg after the other, then the deadlines of the next 20 ms: statistics,
 /// timeouts and reports are on.
 fn relay(c: &mut Criterion) {
@@ -209,11 +125,6 @@ fn relay(c: &mut Criterion) {
         let (mut worker, mut sent) = worker(legs, now);
         let mut packets: Vec<_> = (0..legs).map(|leg| packet(1, leg)).collect();
         let mut seq = 1u16;
-        for (index, bytes) in (0..legs).zip(&mut packets) {
-            // The first packet carries its source; from then on the socket is tied to it.
-            let source = leg(index).remote_rtp;
-            worker.handle_packet(now, key(index), Component::Rtp, source, bytes, &mut sent);
-        }
         let mut frame = move || {
             now += Duration::from_millis(20);
             seq = seq.wrapping_add(1);
@@ -224,7 +135,7 @@ fn relay(c: &mut Criterion) {
                 worker.handle_packet(now, key(leg), Component::Rtp, None, bytes, &mut sent);
             }
             while worker.poll_event().is_some() {}
-            (sent.0, worker.stats().packets_relayed)
+            (sent.bytes, worker.stats().packets_relayed)
         };
         let (_, before) = frame();
         let (_, after) = frame();

@@ -29,19 +29,51 @@ pub fn cost_and_delay(
     ];
     let is_clean = samples.values().flatten().all(Sample::is_clean) && !context.quick;
     for (file, what, value) in drawings {
-        let machine = context.results.machine();
-        let mut title = format!("{what} · {} · {}", machine.kernel, machine.commit);
-        let path = if is_clean {
-            context.results.beside(file)?
-        } else {
-            title += " · DIRTY";
-            let folder = crate::machine::workspace().join("target/benches-dirty");
-            std::fs::create_dir_all(&folder)?;
-            folder.join(file)
-        };
-        draw(&path, &title, &curves(samples, value))?;
+        let curves = curves(samples, value);
+        keep(context, is_clean, (file, what), "thousand packets per second", &curves)?;
     }
     Ok(())
+}
+
+/// Draws into the folder of results, or of what is none.
+fn keep(
+    context: &Context,
+    is_clean: bool,
+    (file, what): (&str, &str),
+    axis: &str,
+    curves: &Curves,
+) -> anyhow::Result<()> {
+    let machine = context.results.machine();
+    let mut title = format!("{what} · {} · {}", machine.kernel, machine.commit);
+    let path = if is_clean {
+        context.results.beside(file)?
+    } else {
+        title += " · DIRTY";
+        let folder = crate::machine::workspace().join("target/benches-dirty");
+        std::fs::create_dir_all(&folder)?;
+        folder.join(file)
+    };
+    draw(&path, &title, axis, curves)
+}
+
+/// Draws cost per packet against the number of calls.
+///
+/// # Errors
+/// Of the files.
+pub fn cost_by_calls(
+    samples: &BTreeMap<(Kind, usize), Vec<Sample>>,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let mut curves = Curves::new();
+    for ((kind, calls), samples) in samples {
+        let costs: Vec<f64> = samples.iter().map(|sample| sample.cpu_us).collect();
+        if let Some(cost) = crate::report::median(&costs) {
+            curves.entry(*kind).or_default().push((*calls as f64, cost));
+        }
+    }
+    let is_clean = samples.values().flatten().all(Sample::is_clean) && !context.quick;
+    let what = ("relay-cost-by-calls.svg", "CPU per packet at 100,000 packets/s, µs");
+    keep(context, is_clean, what, "thousand calls", &curves)
 }
 
 /// Median of `value` at each rate.
@@ -57,7 +89,7 @@ fn curves(samples: &BTreeMap<Kind, Vec<Sample>>, value: Value) -> Curves {
     samples.iter().map(|(kind, samples)| (*kind, of(samples))).collect()
 }
 
-fn draw(path: &Path, title: &str, curves: &Curves) -> anyhow::Result<()> {
+fn draw(path: &Path, title: &str, axis: &str, curves: &Curves) -> anyhow::Result<()> {
     let points = || curves.values().flatten();
     let x_max = points().map(|point| point.0).fold(1.0, f64::max) / 1e3;
     let y_max = points().map(|point| point.1).fold(0.1, f64::max);
@@ -71,7 +103,7 @@ fn draw(path: &Path, title: &str, curves: &Curves) -> anyhow::Result<()> {
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..x_max * 1.05, 0.0..y_max * 1.1)
         .map_err(failed)?;
-    chart.configure_mesh().x_desc("thousand packets per second").draw().map_err(failed)?;
+    chart.configure_mesh().x_desc(axis).draw().map_err(failed)?;
     for (index, (kind, points)) in curves.iter().enumerate() {
         let colour = [RGBColor(0, 90, 200), RGBColor(200, 60, 0), RGBColor(90, 90, 90)][index % 3];
         let scaled: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x / 1e3, *y)).collect();
@@ -104,7 +136,7 @@ mod tests {
         let path = folder.path().join("x.svg");
         let curve = vec![(25_000.0, 4.0), (100_000.0, 3.0)];
         let curves = [(Kind::Edge, curve.clone()), (Kind::Floor, curve)].into();
-        draw(&path, "title", &curves).unwrap();
+        draw(&path, "title", "axis", &curves).unwrap();
         let svg = std::fs::read_to_string(path).unwrap();
         assert!(svg.contains("tandem-edge") && svg.contains("floor") && svg.contains("title"));
     }

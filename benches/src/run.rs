@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 /// All benches in the order of a full run.
-pub const ALL: [Bench; 7] = [
+pub const ALL: [Bench; 9] = [
     Bench {
         name: "calls_500",
         what: "500 calls by a route, held 60 s: every packet accounted for, memory",
@@ -53,6 +53,18 @@ pub const ALL: [Bench; 7] = [
         what: "highest rate below 0.1 % loss on one core; draws the curves",
         takes_s: 240,
         run: |context| system::relay::relay_saturation(context),
+    },
+    Bench {
+        name: "relay_scale",
+        what: "cost per packet at one rate spread over 100 to 4,500 calls",
+        takes_s: 300,
+        run: |context| system::scale::relay_scale(context),
+    },
+    Bench {
+        name: "hostile",
+        what: "28 kinds of hostile packets: no dearer than a valid one, and without effect",
+        takes_s: 20,
+        run: |context| system::hostile::hostile(context),
     },
     Bench {
         name: "tick_20ms",

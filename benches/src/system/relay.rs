@@ -52,7 +52,7 @@ pub fn relay_100k(context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// Repeats a dirty or lossy measurement, at most three times in all; the last one counts as it is.
-fn one_clean(
+pub(super) fn one_clean(
     context: &Context,
     mut once: impl FnMut() -> anyhow::Result<Sample>,
 ) -> anyhow::Result<Sample> {
@@ -70,7 +70,7 @@ fn one_clean(
     }
 }
 
-fn line(round: usize, sample: &Sample) -> String {
+pub(super) fn line(round: usize, sample: &Sample) -> String {
     format!(
         "round {} {:12} {:7.0}/s  {:5.2} µs/packet  loss {:.3} %  delay {:.0}/{:.0}/{:.0} µs{}",
         round + 1,
