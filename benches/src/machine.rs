@@ -51,6 +51,20 @@ fn pin(task: Pid, core: usize) -> anyhow::Result<()> {
     sched_setaffinity(task, &set).with_context(|| format!("pin task {task} to core {core}"))
 }
 
+/// Pins every thread of a process by its name.
+///
+/// # Errors
+/// If the process has ended or a core is not allowed.
+pub fn pin_threads(pid: u32, core_of: impl Fn(&str) -> usize) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let entry = entry?;
+        let name = std::fs::read_to_string(entry.path().join("comm"))?;
+        let task: i32 = entry.file_name().to_string_lossy().parse()?;
+        pin(Pid::from_raw(task), core_of(name.trim_end()))?;
+    }
+    Ok(())
+}
+
 /// A command that runs on one core with all its threads, and ends with the thread that starts it.
 pub fn pinned(program: &Path, core: usize) -> Command {
     let mut command = Command::new("setpriv");

@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 /// All benches in the order of a full run.
-pub const ALL: [Bench; 9] = [
+pub const ALL: [Bench; 11] = [
     Bench {
         name: "calls_500",
         what: "500 calls by a route, held 60 s: every packet accounted for, memory",
@@ -71,6 +71,18 @@ pub const ALL: [Bench; 9] = [
         what: "punctuality of generated frames, against a timerfd and a spinning thread",
         takes_s: 110,
         run: |context| system::tick::tick_20ms(context),
+    },
+    Bench {
+        name: "tick_loop",
+        what: "punctuality of the media loop at 1 ms and 20 ms, and with SCHED_FIFO beside a busy core",
+        takes_s: 130,
+        run: |context| system::loops::tick_loop(context),
+    },
+    Bench {
+        name: "tick_flood",
+        what: "punctuality of frames while INVITEs flood the other core",
+        takes_s: 60,
+        run: |context| system::flood::tick_flood(context),
     },
     Bench {
         name: "churn",

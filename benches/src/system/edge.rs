@@ -48,5 +48,6 @@ pub fn start(place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running
     let mut sip = SipCalls::new(edge.sip, answerer)?;
     let legs = sip.connect(calls, ends, Duration::from_secs(60))?;
     let pid = edge.process.id();
-    Ok(Running { pid, legs, guard: Box::new((sip, edge, rig, folder)) })
+    let at = edge.sip;
+    Ok(Running { pid, sip: at, legs, guard: Box::new((sip, edge, rig, folder)) })
 }

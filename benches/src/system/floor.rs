@@ -49,7 +49,7 @@ pub fn start(place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running
         legs.push([a.parse()?, b.parse()?]);
     }
     let pid = guard.0.id();
-    Ok(Running { pid, legs, guard: Box::new(guard) })
+    Ok(Running { pid, sip: super::NO_SIP, legs, guard: Box::new(guard) })
 }
 
 /// The process: binds, prints the addresses of its legs, forwards until its input is closed.

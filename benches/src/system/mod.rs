@@ -7,10 +7,12 @@
 //! ```
 
 pub mod edge;
+pub mod flood;
 pub mod floor;
 pub mod generator;
 pub mod hostile;
 pub mod kernel;
+pub mod loops;
 pub mod measure;
 pub mod relay;
 pub mod rtpengine;
@@ -75,11 +77,17 @@ impl Kind {
 pub struct Running {
     /// Its process.
     pub pid: u32,
+    /// Where it takes SIP; unspecified for systems that take none.
+    pub sip: SocketAddr,
     /// Address of leg A and leg B of each call.
     pub legs: Vec<[SocketAddr; 2]>,
     /// Keeps processes and sockets.
     pub guard: Box<dyn Any>,
 }
+
+/// For systems without SIP.
+pub const NO_SIP: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// What all systems need to start.
 #[derive(Debug, Clone)]

@@ -45,7 +45,7 @@ pub fn start(place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running
     let mut client = Client::new(control)?;
     client.wait_ready()?;
     let legs = (0..calls).map(|call| client.call(call, ends)).collect::<anyhow::Result<_>>()?;
-    Ok(Running { pid, legs, guard: Box::new((process, folder)) })
+    Ok(Running { pid, sip: super::NO_SIP, legs, guard: Box::new((process, folder)) })
 }
 
 fn spawn(

@@ -11,7 +11,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setso
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::{Ends, Kind, start};
+use super::{Ends, Kind, Running, start};
 use crate::gate::{Watch, wait_quiet};
 use crate::machine::{pin_thread, process_cpu};
 use crate::report::{Entry, Goal, Outcome, median};
@@ -25,16 +25,16 @@ const RATIO_MAX: f64 = 1.5;
 const SETTLING: Duration = Duration::from_millis(500);
 
 /// Lateness in µs, sorted.
-struct Lateness(Vec<f64>);
+pub(super) struct Lateness(Vec<f64>);
 
 impl Lateness {
-    fn of(mut values: Vec<f64>) -> anyhow::Result<Self> {
+    pub(super) fn of(mut values: Vec<f64>) -> anyhow::Result<Self> {
         anyhow::ensure!(values.len() >= 20, "only {} ticks were seen", values.len());
         values.sort_by(f64::total_cmp);
         Ok(Self(values))
     }
 
-    fn at(&self, quantile: f64) -> f64 {
+    pub(super) fn at(&self, quantile: f64) -> f64 {
         let last = self.0.len() - 1;
         self.0[(last as f64 * quantile).round() as usize]
     }
@@ -55,38 +55,67 @@ fn against_grid(stamps_ns: &[u64]) -> Vec<f64> {
     offsets.iter().map(|offset| (offset - earliest) / 1e3).collect()
 }
 
-/// Frames of silence that the edge sends to 64 legs.
-fn of_edge(context: &Context, time: Duration) -> anyhow::Result<(Lateness, Vec<String>)> {
-    let place = context.place()?;
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-    let own = socket.local_addr()?;
-    let ends = Ends { bulk: [own, own], sampled: [own, own] };
-    let running = start(Kind::Edge, &place, CALLS, &ends)?;
-    let settled = Instant::now() + SETTLING;
-    while Instant::now() < settled {
-        receive(&socket)?;
-    }
-    let (watch, cpu) = (Watch::start(context.cores)?, process_cpu(running.pid)?);
-    let mut stamps: BTreeMap<SocketAddr, Vec<u64>> = BTreeMap::new();
-    let end = Instant::now() + time;
-    while Instant::now() < end {
-        if let Some((from, stamp_ns)) = receive(&socket)? {
-            stamps.entry(from).or_default().push(stamp_ns);
+/// An edge that sends frames of silence to 64 legs.
+pub(super) struct Frames {
+    running: Running,
+    socket: UdpSocket,
+}
+
+impl Frames {
+    /// Starts it on its core and waits until the legs are in their rhythm.
+    pub(super) fn start(context: &Context) -> anyhow::Result<Self> {
+        let place = context.place()?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        socket2::SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        let own = socket.local_addr()?;
+        let ends = Ends { bulk: [own, own], sampled: [own, own] };
+        let running = start(Kind::Edge, &place, CALLS, &ends)?;
+        let settled = Instant::now() + SETTLING;
+        while Instant::now() < settled {
+            receive(&socket)?;
         }
+        Ok(Self { running, socket })
     }
-    let cpu_s = (process_cpu(running.pid)? - cpu).as_secs_f64();
-    let watched = watch.finish()?;
-    let mut complaints = watched.steal();
-    // What the edge's core did beside the edge would have delayed it.
-    if watched.system_busy_s > cpu_s * 1.15 + watched.wall_s * 0.03 {
-        let busy = watched.system_busy_s;
-        complaints
-            .push(format!("the edge's core was busy {busy:.2} s, the edge itself {cpu_s:.2} s"));
+
+    /// The edge's process.
+    pub(super) fn pid(&self) -> u32 {
+        self.running.pid
     }
-    let all = stamps.values().flat_map(|stamps| against_grid(stamps)).collect();
-    Ok((Lateness::of(all)?, complaints))
+
+    /// Where it takes SIP.
+    pub(super) fn sip(&self) -> SocketAddr {
+        self.running.sip
+    }
+
+    /// Lateness of the frames of the next `time`, and what speaks against it.
+    pub(super) fn lateness(
+        &self,
+        context: &Context,
+        time: Duration,
+    ) -> anyhow::Result<(Lateness, Vec<String>)> {
+        let (watch, cpu) = (Watch::start(context.cores)?, process_cpu(self.running.pid)?);
+        let mut stamps: BTreeMap<SocketAddr, Vec<u64>> = BTreeMap::new();
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            if let Some((from, stamp_ns)) = receive(&self.socket)? {
+                stamps.entry(from).or_default().push(stamp_ns);
+            }
+        }
+        let cpu_s = (process_cpu(self.running.pid)? - cpu).as_secs_f64();
+        let watched = watch.finish()?;
+        let mut complaints = watched.steal();
+        // What the edge's core did beside the edge would have delayed it.
+        if watched.system_busy_s > cpu_s * 1.15 + watched.wall_s * 0.03 {
+            let busy = watched.system_busy_s;
+            complaints.push(format!(
+                "the edge's core was busy {busy:.2} s, the edge itself {cpu_s:.2} s"
+            ));
+        }
+        let all = stamps.values().flat_map(|stamps| against_grid(stamps)).collect();
+        Ok((Lateness::of(all)?, complaints))
+    }
 }
 
 fn receive(socket: &UdpSocket) -> anyhow::Result<Option<(SocketAddr, u64)>> {
@@ -129,19 +158,23 @@ fn on_system_core(
 }
 
 /// A periodic timerfd and a blocking read.
-fn of_timerfd(context: &Context, time: Duration) -> anyhow::Result<Lateness> {
+pub(super) fn of_timerfd(
+    context: &Context,
+    period: Duration,
+    time: Duration,
+) -> anyhow::Result<Lateness> {
     on_system_core(context, move || {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::empty())?;
         let began = Instant::now();
-        timer.set(Expiration::Interval(TimeSpec::from(PERIOD)), TimerSetTimeFlags::empty())?;
+        timer.set(Expiration::Interval(TimeSpec::from(period)), TimerSetTimeFlags::empty())?;
         let mut late = Vec::new();
-        let mut due = began + PERIOD;
+        let mut due = began + period;
         while began.elapsed() < time {
             timer.wait()?;
             late.push(due.elapsed().as_secs_f64() * 1e6);
             // A tick that was missed altogether is late by a period and counted as one.
             while due <= Instant::now() {
-                due += PERIOD;
+                due += period;
             }
         }
         Ok(late)
@@ -149,15 +182,19 @@ fn of_timerfd(context: &Context, time: Duration) -> anyhow::Result<Lateness> {
 }
 
 /// A loop that looks at the clock: what the machine itself takes away.
-fn of_spinning(context: &Context, time: Duration) -> anyhow::Result<Lateness> {
+pub(super) fn of_spinning(
+    context: &Context,
+    period: Duration,
+    time: Duration,
+) -> anyhow::Result<Lateness> {
     on_system_core(context, move || {
         let began = Instant::now();
-        let (mut due, mut late) = (began + PERIOD, Vec::new());
+        let (mut due, mut late) = (began + period, Vec::new());
         while began.elapsed() < time {
             let now = Instant::now();
             if now >= due {
                 late.push(now.duration_since(due).as_secs_f64() * 1e6);
-                due += PERIOD;
+                due += period;
             }
             std::hint::spin_loop();
         }
@@ -175,12 +212,12 @@ pub fn tick_20ms(context: &Context) -> anyhow::Result<Outcome> {
     let (mut clean, mut cleanness) = (0, Vec::new());
     for _ in 0..context.rounds() {
         let quiet = wait_quiet(context.cores, context.patience())?;
-        let (of_edge, complaints) = of_edge(context, time)?;
+        let (of_edge, complaints) = Frames::start(context)?.lateness(context, time)?;
         clean += usize::from(quiet && complaints.is_empty());
         cleanness.extend(complaints);
         edge.push(of_edge);
-        timer.push(of_timerfd(context, time)?);
-        spin.push(of_spinning(context, time)?);
+        timer.push(of_timerfd(context, PERIOD, time)?);
+        spin.push(of_spinning(context, PERIOD, time)?);
     }
     let middle = |all: &[Lateness], quantile: f64| {
         median(&all.iter().map(|one| one.at(quantile)).collect::<Vec<_>>()).unwrap_or(f64::NAN)
