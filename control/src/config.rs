@@ -36,6 +36,8 @@ pub struct Config {
     pub speech: Speech,
     /// Prompts.
     pub prompts: Prompts,
+    /// Requests to customers' servers.
+    pub web: Web,
     /// The core's settings, without those of the other fields.
     pub core: CoreConfig,
     /// Patience at the end.
@@ -103,6 +105,13 @@ pub struct Prompts {
     pub cache_bytes_max: u64,
     /// Largest file that is fetched, in bytes.
     pub file_bytes_max: u64,
+}
+
+/// Requests to customers' servers.
+#[derive(Debug, Clone, Default)]
+pub struct Web {
+    /// Certificates of further authorities, in PEM, beside those of the system.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// An account that a first start has.
@@ -183,6 +192,7 @@ fn read(r: &mut Reader) -> Config {
     let (log, log_format) = r.table("log", "Log, to standard error.", read_log);
     let speech = r.table("speech", "Speech synthesis for Say.", read_speech);
     let prompts = r.table("prompts", "Prompts that are fetched or synthesised.", read_prompts);
+    let web = r.table("web", "Requests to customers' servers.", read_web);
     let mut core = r.table("calls", "Calls and their limits.", read_calls);
     r.table("voice", "Defaults of Say.", |r| {
         core.voice = r.key("voice", "Voice of Say without one.").default("man").read(kind::text());
@@ -221,6 +231,7 @@ fn read(r: &mut Reader) -> Config {
         log_format,
         speech,
         prompts,
+        web,
         core,
         drain_max,
         default_edge: default_edge.map(NodeId),
@@ -340,6 +351,15 @@ fn read_prompts(r: &mut Reader) -> Prompts {
             .key("file_bytes_max", "Largest audio file that is fetched.")
             .default(40_i64 << 20)
             .read(kind::integer(1 << 16..=1 << 30)),
+    }
+}
+
+fn read_web(r: &mut Reader) -> Web {
+    Web {
+        ca_file: r
+            .key("ca_file", "Authorities for https URLs beside those of the system (PEM).")
+            .example("pki/customers-ca.pem")
+            .read_optional(kind::readable_file()),
     }
 }
 
@@ -541,6 +561,8 @@ pub(crate) mod tests {
         init_pki(&folder.path().join("pki"), &nodes, 30).unwrap();
         std::fs::create_dir(folder.path().join("secrets")).unwrap();
         std::fs::write(folder.path().join("secrets/account.token"), "secret").unwrap();
+        let pki = folder.path().join("pki");
+        std::fs::copy(pki.join("ca.pem"), pki.join("customers-ca.pem")).unwrap();
         parse("control.toml", &sample(), folder.path()).unwrap();
         // With every line that is commented out, too: examples are allowed values.
         let all: String = sample()

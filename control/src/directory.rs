@@ -6,12 +6,33 @@ use control_core::directory::{
     Account, Application, Directory, Fallback, Number, StatusTarget, UrlMethod, VoiceUrls,
 };
 use control_core::io::Method;
+use control_core::webhook::{fallback, seal};
 use control_store::{self as store, Durability, Reader, Store, StoreOp};
 use link_proto::table::Tables;
 use link_proto::{AccountSid, PhoneNumberSid};
 use rand::rngs::StdRng;
 
 use crate::config::{Config, NumberEntry};
+
+/// URL and method columns of a number or an application.
+struct Urls<'a> {
+    voice: (&'a Option<String>, &'a Option<String>),
+    fallback: (&'a Option<String>, &'a Option<String>),
+    /// Those after the first, as JSON text.
+    fallbacks: &'a Option<String>,
+    status: (&'a Option<String>, &'a Option<String>),
+}
+
+macro_rules! urls {
+    ($row:expr) => {
+        Urls {
+            voice: (&$row.voice_url, &$row.voice_method),
+            fallback: (&$row.voice_fallback_url, &$row.voice_fallback_method),
+            fallbacks: &$row.voice_fallback_urls,
+            status: (&$row.status_callback, &$row.status_callback_method),
+        }
+    };
+}
 
 /// Reads everything that the core must know about customers and places. `version` must be higher
 /// than that of any earlier directory; the wall clock in ms is good enough.
@@ -25,26 +46,28 @@ pub fn load(reader: &Reader, config: &Config, version: u64) -> anyhow::Result<Di
         ..Directory::default()
     };
     for row in reader.accounts()? {
-        let account = Account { active: row.status == "active", auth_token: row.auth_token };
+        let names = row.encrypted_parameters.as_deref().unwrap_or_default();
+        let encrypted_parameters = seal::parse_names(names).unwrap_or_else(|why| {
+            tracing::warn!(
+                account = row.sid,
+                why,
+                "the list of encrypted parameters is unreadable"
+            );
+            std::collections::BTreeSet::new()
+        });
+        let active = row.status == "active";
+        let account = Account { active, auth_token: row.auth_token, encrypted_parameters };
         insert(&mut directory.accounts, &row.sid, account);
     }
     for row in reader.applications_all()? {
         let Some(account) = parse::<AccountSid>(&row.account_sid) else { continue };
-        let voice = voice_urls(&Urls {
-            voice: (&row.voice_url, &row.voice_method),
-            fallback: (&row.voice_fallback_url, &row.voice_fallback_method),
-            status: (&row.status_callback, &row.status_callback_method),
-        });
+        let voice = voice_urls(&urls!(row));
         insert(&mut directory.applications, &row.sid, Application { account, voice });
     }
     for row in reader.numbers_all()? {
         let sids = parse::<PhoneNumberSid>(&row.sid).zip(parse::<AccountSid>(&row.account_sid));
         let Some((sid, account)) = sids else { continue };
-        let voice = voice_urls(&Urls {
-            voice: (&row.voice_url, &row.voice_method),
-            fallback: (&row.voice_fallback_url, &row.voice_fallback_method),
-            status: (&row.status_callback, &row.status_callback_method),
-        });
+        let voice = voice_urls(&urls!(row));
         let application = row.voice_application_sid.as_deref().and_then(parse);
         let number = Number { sid, account, application, voice };
         directory.numbers.insert(row.phone_number, number);
@@ -66,26 +89,24 @@ fn insert<K: std::str::FromStr + Ord, V>(map: &mut BTreeMap<K, V>, sid: &str, va
     }
 }
 
-/// URL and method columns of a number or an application.
-struct Urls<'a> {
-    voice: (&'a Option<String>, &'a Option<String>),
-    fallback: (&'a Option<String>, &'a Option<String>),
-    status: (&'a Option<String>, &'a Option<String>),
-}
-
 fn voice_urls(urls: &Urls<'_>) -> VoiceUrls {
     let target = |(url, method): (&Option<String>, &Option<String>)| {
         let url = url.clone().filter(|url| !url.is_empty())?;
         let method = method.as_deref().and_then(Method::parse).unwrap_or(Method::Post);
         Some(UrlMethod { url, method })
     };
-    let fallback = target(urls.fallback).map(|target| Fallback { target, classes: Vec::new() });
+    let first = target(urls.fallback).map(|target| Fallback { target, classes: Vec::new() });
+    let more = urls.fallbacks.as_deref().map(fallback::parse_list).transpose();
+    let more = more.unwrap_or_else(|why| {
+        tracing::warn!(why, "a list of fallbacks in the store is unreadable and left out");
+        None
+    });
     // Numbers and applications report the end of a call only.
     let status = target(urls.status)
         .map(|target| StatusTarget { target, events: vec!["completed".to_owned()] });
     VoiceUrls {
         voice: target(urls.voice),
-        fallbacks: fallback.into_iter().collect(),
+        fallbacks: first.into_iter().chain(more.unwrap_or_default()).collect(),
         status: status.into_iter().collect(),
     }
 }
@@ -117,6 +138,7 @@ pub fn bootstrap(
             friendly_name: entry.name.clone(),
             status: "active".into(),
             kind: "Full".into(),
+            encrypted_parameters: None,
             created_ms: now,
             updated_ms: now,
         }));

@@ -11,6 +11,7 @@ use control_media_layer::{self as media_layer, MediaConfig};
 use link_daemon::drain::Shutdown;
 use link_proto::AccountSid;
 use link_proto::media::PromptKey;
+use reqwest::Certificate;
 
 use crate::config::{self, Config};
 use crate::core_task::{Boxed, MediaLayer};
@@ -28,7 +29,7 @@ impl Prompts {
     ///
     /// # Errors
     /// If the folder cannot be made or no port can be had.
-    pub fn start(config: &Config) -> anyhow::Result<Self> {
+    pub fn start(config: &Config, authorities: Vec<Certificate>) -> anyhow::Result<Self> {
         let engines = match config.speech.engine {
             config::Engine::Off => None,
             config::Engine::Auto => Some(Vec::new()),
@@ -57,6 +58,7 @@ impl Prompts {
         let layer = media_layer::MediaLayer::new(MediaConfig {
             cache_bytes_max: whole(config.prompts.cache_bytes_max),
             source_bytes_max: usize::try_from(config.prompts.file_bytes_max).unwrap_or(usize::MAX),
+            authorities,
             speech_url: speech.as_ref().map(SpeechService::url),
             ..MediaConfig::at(&folder)
         })

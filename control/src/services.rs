@@ -16,15 +16,16 @@ use crate::callback_sender::{CallbackSender, SenderConfig};
 use crate::config::Config;
 use crate::core_task::{Boxed, MediaLayer, WebClient};
 use crate::prompts::Prompts;
-use crate::web_client::HttpClient;
+use crate::web_client::{HttpClient, authorities};
 
 /// Builds them. To be called inside a tokio runtime.
 ///
 /// # Errors
 /// If one cannot start.
 pub fn build(config: &Config) -> anyhow::Result<Services> {
-    let prompts = Prompts::start(config)?;
-    let web = HttpClient::new().context("HTTP client")?;
+    let authorities = authorities(&config.web).context("web.ca_file")?;
+    let prompts = Prompts::start(config, authorities.clone())?;
+    let web = HttpClient::new(authorities).context("HTTP client")?;
     let sweeper = prompts.clone();
     Ok(Services {
         web: Arc::new(web),

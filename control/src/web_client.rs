@@ -5,17 +5,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use control_core::io::{FetchFailure, FetchFailureKind, FetchRequest, FetchResponse, Method};
 use control_core::webhook::overrides::Overrides;
 use control_media_layer::failure::{HttpFailure, classify, describe};
 use cookie_store::CookieStore;
 use link_daemon::clock;
 use link_proto::CallSid;
-use reqwest::Client;
 use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE};
+use reqwest::{Certificate, Client};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::config::Web;
 use crate::core_task::{Boxed, WebClient};
 
 /// Clients with different connect limits that are kept.
@@ -35,6 +37,8 @@ struct Inner {
     /// By connect limit and server name indication, which belong to a connection.
     clients: Mutex<VecDeque<((u64, bool), Client)>>,
     jars: Mutex<Jars>,
+    /// Authorities beside those of the system.
+    authorities: Vec<Certificate>,
 }
 
 #[derive(Default)]
@@ -49,12 +53,25 @@ impl HttpClient {
     ///
     /// # Errors
     /// If TLS cannot be set up, for example without any root certificate.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        let this =
-            Self { inner: Arc::new(Inner { clients: Mutex::default(), jars: Mutex::default() }) };
+    pub fn new(authorities: Vec<Certificate>) -> Result<Self, reqwest::Error> {
+        let (clients, jars) = (Mutex::default(), Mutex::default());
+        let this = Self { inner: Arc::new(Inner { clients, jars, authorities }) };
         this.inner.client(&Overrides::default())?;
         Ok(this)
     }
+}
+
+/// The authorities that the configuration adds to those of the system.
+///
+/// # Errors
+/// If the file cannot be read or holds no certificate.
+pub fn authorities(web: &Web) -> anyhow::Result<Vec<Certificate>> {
+    let Some(path) = &web.ca_file else { return Ok(Vec::new()) };
+    let name = || path.display().to_string();
+    let certificates = Certificate::from_pem_bundle(&std::fs::read(path).with_context(name)?);
+    let certificates = certificates.with_context(name)?;
+    anyhow::ensure!(!certificates.is_empty(), "{}: no certificate in it", name());
+    Ok(certificates)
 }
 
 impl WebClient for HttpClient {
@@ -100,6 +117,8 @@ impl From<reqwest::Error> for Failure {
             HttpFailure::Refused => FetchFailureKind::Refused,
             HttpFailure::Connect => FetchFailureKind::Connect,
             HttpFailure::Tls => FetchFailureKind::Tls,
+            HttpFailure::CertificateName => FetchFailureKind::CertificateName,
+            HttpFailure::CertificateExpired => FetchFailureKind::CertificateExpired,
             HttpFailure::Certificate => FetchFailureKind::Certificate,
             HttpFailure::Timeout => FetchFailureKind::TotalTimeout,
             HttpFailure::Redirects | HttpFailure::Protocol => FetchFailureKind::Protocol,
@@ -131,6 +150,7 @@ impl Inner {
             .tcp_nodelay(true)
             .referer(false)
             .no_proxy()
+            .tls_certs_merge(self.authorities.iter().cloned())
             .tls_sni(overrides.sni)
             // Without a name in the handshake the server cannot show the right certificate.
             .tls_danger_accept_invalid_hostnames(!overrides.sni)

@@ -124,7 +124,7 @@ fn text(response: &FetchResponse) -> String {
 #[tokio::test]
 async fn requests_go_out_as_made_with_the_cookies_of_their_session() {
     let (address, _) = serve().await;
-    let client = HttpClient::new().unwrap();
+    let client = HttpClient::new(Vec::new()).unwrap();
     let ask = |session, path: &str| {
         client.fetch(fetch(session, Method::Get, format!("http://{address}{path}"), None))
     };
@@ -146,7 +146,7 @@ async fn requests_go_out_as_made_with_the_cookies_of_their_session() {
 #[tokio::test]
 async fn fbk_02_each_failure_has_its_kind() {
     let (address, _) = serve().await;
-    let client = HttpClient::new().unwrap();
+    let client = HttpClient::new(Vec::new()).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refused = free.local_addr().unwrap();
     drop(free);
@@ -240,7 +240,7 @@ impl Rig {
             attempts_max,
             ..SenderConfig::default()
         };
-        let web = Arc::new(HttpClient::new().unwrap());
+        let web = Arc::new(HttpClient::new(Vec::new()).unwrap());
         let (trigger, shutdown) = drain::switch();
         let sender = CallbackSender::new(config, self.store.clone(), web);
         tokio::spawn(sender.run(self.bell.clone(), shutdown));

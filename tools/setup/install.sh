@@ -52,7 +52,7 @@ fi
 
 if [ "$purpose" = test ]; then
     venv=target/venv
-    if ! "$venv/bin/python" -c 'import twilio, pjsua2' 2>/dev/null; then
+    if ! "$venv/bin/python" -c 'import twilio, pjsua2, cryptography' 2>/dev/null; then
         echo "preparing the Python environment in $venv"
         python3 -m venv "$venv"
         "$venv/bin/pip" --quiet --disable-pip-version-check install -r tools/setup/requirements.txt

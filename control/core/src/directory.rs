@@ -1,11 +1,12 @@
 //! Whose number is it, which URLs belong to it, where do calls go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use link_proto::table::Tables;
 use link_proto::{AccountSid, ApplicationSid, NodeId, PhoneNumberSid};
 use serde::{Deserialize, Serialize};
 
+use crate::error_code;
 use crate::io::Method;
 
 /// Everything the core must know about customers and places. Small enough to be pushed whole.
@@ -25,15 +26,18 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The number for a called address: as it is, the user part of a SIP URI, with and without
-    /// the plus.
+    /// The number for a called address: as it is, `user@host` of a SIP URI with and without the
+    /// port, its user part, with and without the plus.
     pub fn number(&self, to: &str) -> Option<&Number> {
-        let bare = to.strip_prefix("sips:").or_else(|| to.strip_prefix("sip:")).unwrap_or(to);
-        let bare = bare.split([';', '?']).next().unwrap_or(bare);
+        let bare = without_scheme(to);
         let user = bare.split('@').next().unwrap_or(bare);
         let plus = format!("+{user}");
-        [to, bare, user, user.trim_start_matches('+'), plus.as_str()]
+        let address = sip_address(to);
+        let portless = address.as_deref().map(without_port);
+        [Some(to), address.as_deref(), portless, Some(user), Some(user.trim_start_matches('+'))]
             .into_iter()
+            .flatten()
+            .chain([plus.as_str()])
             .find_map(|key| self.numbers.get(key))
     }
 
@@ -46,13 +50,37 @@ impl Directory {
     }
 }
 
+/// A SIP URI without scheme, parameters and headers.
+fn without_scheme(uri: &str) -> &str {
+    let bare = uri.strip_prefix("sips:").or_else(|| uri.strip_prefix("sip:")).unwrap_or(uri);
+    bare.split([';', '?']).next().unwrap_or(bare)
+}
+
+/// `user@host` or `user@host:port` out of a SIP URI or such an address; host names in lower case
+/// (RFC 3261 §19.1.4). `None` if it has no host.
+pub fn sip_address(text: &str) -> Option<String> {
+    let (user, host) = without_scheme(text).split_once('@')?;
+    Some(format!("{user}@{}", host.to_ascii_lowercase()))
+}
+
+/// `user@host` of an address that may have a port.
+fn without_port(address: &str) -> &str {
+    match address.rsplit_once(':') {
+        Some((rest, port)) if port.bytes().all(|b| b.is_ascii_digit()) => rest,
+        _ => address,
+    }
+}
+
 /// An account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Secret for API and signatures.
     pub auth_token: String,
     /// False = suspended or closed: its calls are refused.
     pub active: bool,
+    /// Parameters that leave encrypted (TEL-03).
+    #[serde(default)]
+    pub encrypted_parameters: BTreeSet<String>,
 }
 
 /// An incoming phone number.
@@ -108,14 +136,90 @@ pub struct Fallback {
     pub classes: Vec<ErrorClass>,
 }
 
-/// Classes of errors that a fallback can be limited to.
+/// What went wrong, as far as the choice of a fallback goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// Error code.
+    pub code: u32,
+    /// HTTP status of the answer, if there was one.
+    pub status: Option<u16>,
+}
+
+/// Classes of errors that a fallback can be limited to. As text: the name, or an error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(into = "String", try_from = "String")]
 pub enum ErrorClass {
-    /// DNS, connect, TLS, timeout, HTTP status.
+    /// `communication`: no usable response was had: name, connection, TLS, time, HTTP status.
     Communication,
-    /// Document, verb, type.
-    Document,
+    /// `customer`: the response is wrong: document, verb, type, size, redirects.
+    Customer,
+    /// `dns`.
+    Dns,
+    /// `connect`: refused, lost or not in time.
+    Connect,
+    /// `tls`: handshake or certificate.
+    Tls,
+    /// `timeout`: of the connection or of the answer.
+    Timeout,
+    /// `http-4xx`.
+    Http4xx,
+    /// `http-5xx`.
+    Http5xx,
+    /// One error code.
+    Code(u32),
+}
+
+const CLASSES: [(&str, ErrorClass); 8] = [
+    ("communication", ErrorClass::Communication),
+    ("customer", ErrorClass::Customer),
+    ("dns", ErrorClass::Dns),
+    ("connect", ErrorClass::Connect),
+    ("tls", ErrorClass::Tls),
+    ("timeout", ErrorClass::Timeout),
+    ("http-4xx", ErrorClass::Http4xx),
+    ("http-5xx", ErrorClass::Http5xx),
+];
+
+impl ErrorClass {
+    /// Whether a failure is of this class.
+    pub fn matches(self, failure: Failure) -> bool {
+        let Failure { code, status } = failure;
+        let answered = |hundreds| status.is_some_and(|status| status / 100 == hundreds);
+        match self {
+            Self::Communication => error_code::is_communication(code),
+            Self::Customer => !error_code::is_communication(code) && code != error_code::INTERNAL,
+            Self::Dns => code == error_code::BAD_HOST,
+            Self::Connect => (11_201..=11_205).contains(&code) && code != error_code::TOTAL_TIMEOUT,
+            Self::Tls => (11_220..=11_237).contains(&code),
+            Self::Timeout => {
+                matches!(code, error_code::CONNECT_TIMEOUT | error_code::TOTAL_TIMEOUT)
+            }
+            Self::Http4xx => code == error_code::RETRIEVAL_FAILURE && answered(4),
+            Self::Http5xx => code == error_code::RETRIEVAL_FAILURE && answered(5),
+            Self::Code(wanted) => code == wanted,
+        }
+    }
+}
+
+impl From<ErrorClass> for String {
+    fn from(class: ErrorClass) -> Self {
+        let name = CLASSES.iter().find(|(_, known)| *known == class);
+        match (name, class) {
+            (Some((name, _)), _) => (*name).to_owned(),
+            (None, ErrorClass::Code(code)) => code.to_string(),
+            (None, _) => Self::new(),
+        }
+    }
+}
+
+impl TryFrom<String> for ErrorClass {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let named = CLASSES.iter().find(|(name, _)| *name == text).map(|(_, class)| *class);
+        let code = || text.parse().ok().filter(|c| (10_000..100_000).contains(c)).map(Self::Code);
+        named.or_else(code).ok_or_else(|| format!("{text:?} is no class of errors"))
+    }
 }
 
 /// A status callback URL and what it wants.

@@ -22,6 +22,8 @@ codes! {
     BAD_HOST = 11210 "HTTP bad host name";
     REDIRECTS_TOO_MANY = 11215 "HTTP too many redirects";
     TLS_HANDSHAKE = 11220 "TLS handshake error";
+    CERTIFICATE_NAME = 11235 "certificate invalid: of another host";
+    CERTIFICATE_EXPIRED = 11236 "certificate invalid: expired or not valid yet";
     CERTIFICATE_INVALID = 11237 "certificate invalid: no chain to a trusted root";
     RETRY_POLICY_INVALID = 11243 "connection override or retry policy invalid";
     BODY_TOO_LARGE = 11750 "response body too large";
@@ -97,6 +99,8 @@ pub fn of_fetch_failure(kind: FetchFailureKind) -> u32 {
         Kind::Refused => CONNECT_REFUSED,
         Kind::Connect => CONNECTION_FAILURE,
         Kind::Tls => TLS_HANDSHAKE,
+        Kind::CertificateName => CERTIFICATE_NAME,
+        Kind::CertificateExpired => CERTIFICATE_EXPIRED,
         Kind::Certificate => CERTIFICATE_INVALID,
         Kind::ReadTimeout | Kind::TotalTimeout => TOTAL_TIMEOUT,
         Kind::Protocol => PROTOCOL_VIOLATION,
@@ -104,9 +108,10 @@ pub fn of_fetch_failure(kind: FetchFailureKind) -> u32 {
     }
 }
 
-/// Whether a code means that the server could not be asked, rather than that its answer is wrong.
+/// Whether a code means that the server could not be asked or gave no document, rather than that
+/// its answer is wrong. An invalid URL and a loop of redirects are the customer's doing.
 pub fn is_communication(code: u32) -> bool {
-    (11_100..11_700).contains(&code)
+    (11_200..=11_237).contains(&code) && code != REDIRECTS_TOO_MANY
 }
 
 #[cfg(test)]

@@ -290,7 +290,11 @@ pub enum FetchFailureKind {
     Connect,
     /// TLS handshake.
     Tls,
-    /// Certificate refused.
+    /// Certificate refused: of another host.
+    CertificateName,
+    /// Certificate refused: expired or not valid yet.
+    CertificateExpired,
+    /// Certificate refused for another reason.
     Certificate,
     /// `rt` exceeded.
     ReadTimeout,

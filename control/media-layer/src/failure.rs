@@ -18,7 +18,11 @@ pub enum HttpFailure {
     Connect,
     /// TLS handshake.
     Tls,
-    /// Certificate refused.
+    /// Certificate refused: of another host.
+    CertificateName,
+    /// Certificate refused: expired or not valid yet.
+    CertificateExpired,
+    /// Certificate refused for another reason, for example an unknown authority.
     Certificate,
     /// No answer in time.
     Timeout,
@@ -41,6 +45,8 @@ impl HttpFailure {
             Self::Dns => 11210,
             Self::Redirects => 11215,
             Self::Tls => 11220,
+            Self::CertificateName => 11235,
+            Self::CertificateExpired => 11236,
             Self::Certificate => 11237,
         }
     }
@@ -99,7 +105,17 @@ fn classify_io(error: &io::Error) -> Option<HttpFailure> {
 }
 
 fn classify_tls(error: &rustls::Error) -> HttpFailure {
+    use rustls::CertificateError as Bad;
     match error {
+        rustls::Error::InvalidCertificate(
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. },
+        ) => HttpFailure::CertificateName,
+        rustls::Error::InvalidCertificate(
+            Bad::Expired
+            | Bad::ExpiredContext { .. }
+            | Bad::NotValidYet
+            | Bad::NotValidYetContext { .. },
+        ) => HttpFailure::CertificateExpired,
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
             HttpFailure::Certificate
         }

@@ -1,7 +1,5 @@
 //! Requests to origins. A prompt's request carries none of the call's parameters.
 
-use std::time::Duration;
-
 use reqwest::header::{
     CONTENT_TYPE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
@@ -9,6 +7,7 @@ use reqwest::{Client, StatusCode};
 
 use crate::error::MediaError;
 use crate::failure::{classify, describe};
+use crate::layer::MediaConfig;
 
 /// What a later request can be made conditional with.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,12 +38,13 @@ pub(crate) enum Fetched {
 }
 
 /// The client for origins and for the speech service.
-pub(crate) fn client(connect: Duration, total: Duration) -> Result<Client, MediaError> {
+pub(crate) fn client(config: &MediaConfig) -> Result<Client, MediaError> {
     Client::builder()
         .user_agent(concat!("Tandem/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::limited(10))
-        .connect_timeout(connect)
-        .timeout(total)
+        .connect_timeout(config.connect_timeout)
+        .timeout(config.total_timeout)
+        .tls_certs_merge(config.authorities.iter().cloned())
         .referer(false)
         .no_proxy()
         .build()

@@ -31,6 +31,8 @@ pub struct MediaConfig {
     pub cache_bytes_max: u64,
     /// `http://…/speech` of a speech service; see [`crate::speech::SpeechService`].
     pub speech_url: Option<String>,
+    /// Authorities of origins beside those of the system.
+    pub authorities: Vec<reqwest::Certificate>,
     /// Limit for connecting to an origin.
     pub connect_timeout: Duration,
     /// Limit for a whole request.
@@ -55,6 +57,7 @@ impl MediaConfig {
             cache_folder: cache_folder.into(),
             cache_bytes_max: 2 << 30,
             speech_url: None,
+            authorities: Vec::new(),
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(15),
             source_bytes_max: 40 << 20,
@@ -152,7 +155,7 @@ struct Inner {
 impl MediaLayer {
     /// Opens the cache. The process must have installed its rustls crypto provider.
     pub fn new(config: MediaConfig) -> Result<Self, MediaError> {
-        let client = fetch::client(config.connect_timeout, config.total_timeout)?;
+        let client = fetch::client(&config)?;
         let cache = Cache::open(&config.cache_folder, config.cache_bytes_max, config.use_time)
             .map_err(internal)?;
         let transcodes = Semaphore::new(config.transcodes_max.max(1));

@@ -3,10 +3,12 @@
 use axum::Json;
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse as _;
+use control_core::webhook::seal;
 use control_store::{Account, StoreOp};
 use serde_json::{Value, json};
 
 use super::error::Failure;
+use super::form::Form;
 use super::format::{API_VERSION, date};
 use super::request::{Ask, mint, now_ms, read, write_directory};
 use super::{Answer, Shared, auth, paging};
@@ -50,6 +52,7 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
         friendly_name: name.unwrap_or_else(|| format!("SubAccount created at {}", date(now))),
         status: "active".into(),
         kind: "Full".into(),
+        encrypted_parameters: encrypted(&ask.form)?.flatten(),
         created_ms: now,
         updated_ms: now,
     };
@@ -72,9 +75,21 @@ async fn update(context: &Shared, ask: &Ask, mut account: Account) -> Answer {
         }
         account.status = status;
     }
+    if let Some(names) = encrypted(&ask.form)? {
+        account.encrypted_parameters = names;
+    }
     account.updated_ms = now_ms();
     write_directory(context, vec![StoreOp::PutAccount(account.clone())]).await?;
     Ok(Json(show(&account)).into_response())
+}
+
+/// `EncryptedParameters`: names of webhook parameters, separated by commas; empty for none.
+fn encrypted(form: &Form) -> Result<Option<Option<String>>, Failure> {
+    let Some(text) = form.get("EncryptedParameters") else { return Ok(None) };
+    let names = seal::parse_names(text)
+        .map_err(|why| Failure::new(400, 20_001, format!("EncryptedParameters: {why}")))?;
+    let names: Vec<String> = names.into_iter().collect();
+    Ok(Some((!names.is_empty()).then(|| names.join(","))))
 }
 
 fn show(account: &Account) -> Value {
@@ -86,6 +101,7 @@ fn show(account: &Account) -> Value {
         "friendly_name": account.friendly_name,
         "status": account.status,
         "type": account.kind,
+        "encrypted_parameters": account.encrypted_parameters,
         "date_created": date(account.created_ms),
         "date_updated": date(account.updated_ms),
         "uri": format!("/{API_VERSION}/Accounts/{}.json", account.sid),

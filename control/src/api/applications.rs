@@ -10,7 +10,7 @@ use super::error::Failure;
 use super::form::Form;
 use super::format::{API_VERSION, date, uri};
 use super::request::{Ask, mint, now_ms, read, write_directory};
-use super::{Answer, Shared, paging};
+use super::{Answer, Shared, paging, voice};
 
 pub(super) async fn many(context: &Shared, ask: &Ask) -> Answer {
     match ask.method {
@@ -74,21 +74,9 @@ fn fill(form: &Form, row: &mut Application) -> Result<(), Failure> {
     if let Some(name) = form.filter("FriendlyName") {
         row.friendly_name = name;
     }
-    form.url("VoiceUrl", &mut row.voice_url)?;
-    form.method("VoiceMethod", &mut row.voice_method)?;
-    form.url("VoiceFallbackUrl", &mut row.voice_fallback_url)?;
-    form.method("VoiceFallbackMethod", &mut row.voice_fallback_method)?;
-    form.url("StatusCallback", &mut row.status_callback)?;
-    form.method("StatusCallbackMethod", &mut row.status_callback_method)?;
-    form.url("SmsUrl", &mut row.sms_url)?;
-    form.method("SmsMethod", &mut row.sms_method)?;
-    form.url("SmsFallbackUrl", &mut row.sms_fallback_url)?;
-    form.method("SmsFallbackMethod", &mut row.sms_fallback_method)?;
+    voice::fill(form, voice::urls!(row))?;
     form.url("SmsStatusCallback", &mut row.sms_status_callback)?;
     form.url("MessageStatusCallback", &mut row.message_status_callback)?;
-    if let Some(lookup) = form.boolean("VoiceCallerIdLookup")? {
-        row.voice_caller_id_lookup = lookup;
-    }
     if let Some(public) = form.boolean("PublicApplicationConnectEnabled")? {
         row.public_application_connect_enabled = public;
     }
@@ -105,6 +93,7 @@ fn show(row: &Application) -> Value {
         "voice_method": row.voice_method,
         "voice_fallback_url": row.voice_fallback_url,
         "voice_fallback_method": row.voice_fallback_method,
+        "voice_fallback_urls": voice::show_fallbacks(&row.voice_fallback_urls),
         "voice_caller_id_lookup": row.voice_caller_id_lookup,
         "status_callback": row.status_callback,
         "status_callback_method": row.status_callback_method,

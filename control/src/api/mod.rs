@@ -19,6 +19,7 @@ mod request;
 mod tandem;
 #[cfg(test)]
 mod tests;
+mod voice;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse as _;
+use control_core::directory::sip_address;
 use control_store::{IncomingPhoneNumber, NumberFilter, StoreError, StoreOp};
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use super::error::Failure;
 use super::form::Form;
 use super::format::{API_VERSION, date, uri};
 use super::request::{Ask, mint, now_ms, read, write, write_directory};
-use super::{Answer, Shared, paging};
+use super::{Answer, Shared, paging, voice};
 
 pub(super) async fn many(context: &Shared, ask: &Ask) -> Answer {
     match ask.method {
@@ -57,9 +58,8 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
         // There is no stock of numbers to choose from by area code.
         return Err(Failure::new(400, 21_421, "PhoneNumber is required"));
     };
-    if !is_address(&number) {
-        return Err(Failure::new(400, 21_421, format!("PhoneNumber {number} is invalid")));
-    }
+    let invalid = || Failure::new(400, 21_421, format!("PhoneNumber {number} is invalid"));
+    let number = address(&number).ok_or_else(invalid)?;
     let now = now_ms();
     let post = || Some("POST".to_owned());
     let mut row = IncomingPhoneNumber {
@@ -91,33 +91,31 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
     Ok((StatusCode::CREATED, Json(show(&row))).into_response())
 }
 
-/// E.164 with plus, a short number, or the user part of a SIP URI.
-fn is_address(text: &str) -> bool {
+/// What calls can arrive at, as it is kept: E.164 with plus, a short code, the user part of a SIP
+/// URI, or a SIP address `user@host` (a URI's scheme is left out).
+fn address(text: &str) -> Option<String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let rest = text.strip_prefix('+');
-    match rest {
-        Some(digits) => {
-            (3..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
-        }
-        None => (1..=64).contains(&text.len()) && text.chars().all(good),
+    let name = |text: &str| (1..=64).contains(&text.len()) && text.chars().all(good);
+    if let Some(digits) = text.strip_prefix('+') {
+        let fine = (3..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        return fine.then(|| text.to_owned());
     }
+    if text.contains('@') {
+        let address = sip_address(text)?;
+        let (user, host) = address.split_once('@')?;
+        let host_good = |c: char| good(c) || matches!(c, ':' | '[' | ']');
+        let fine = name(user) && (1..=255).contains(&host.len()) && host.chars().all(host_good);
+        return fine.then_some(address);
+    }
+    name(text).then(|| text.to_owned())
 }
 
 fn fill(form: &Form, row: &mut IncomingPhoneNumber) -> Result<(), Failure> {
     if let Some(name) = form.filter("FriendlyName") {
         row.friendly_name = name;
     }
-    form.url("VoiceUrl", &mut row.voice_url)?;
-    form.method("VoiceMethod", &mut row.voice_method)?;
-    form.url("VoiceFallbackUrl", &mut row.voice_fallback_url)?;
-    form.method("VoiceFallbackMethod", &mut row.voice_fallback_method)?;
+    voice::fill(form, voice::urls!(row))?;
     form.text("VoiceApplicationSid", &mut row.voice_application_sid);
-    form.url("StatusCallback", &mut row.status_callback)?;
-    form.method("StatusCallbackMethod", &mut row.status_callback_method)?;
-    form.url("SmsUrl", &mut row.sms_url)?;
-    form.method("SmsMethod", &mut row.sms_method)?;
-    form.url("SmsFallbackUrl", &mut row.sms_fallback_url)?;
-    form.method("SmsFallbackMethod", &mut row.sms_fallback_method)?;
     form.text("SmsApplicationSid", &mut row.sms_application_sid);
     form.text("TrunkSid", &mut row.trunk_sid);
     form.text("AddressSid", &mut row.address_sid);
@@ -125,9 +123,6 @@ fn fill(form: &Form, row: &mut IncomingPhoneNumber) -> Result<(), Failure> {
     form.text("IdentitySid", &mut row.identity_sid);
     form.text("EmergencyStatus", &mut row.emergency_status);
     form.text("EmergencyAddressSid", &mut row.emergency_address_sid);
-    if let Some(lookup) = form.boolean("VoiceCallerIdLookup")? {
-        row.voice_caller_id_lookup = lookup;
-    }
     match form.filter("VoiceReceiveMode") {
         None => {}
         Some(mode) if mode == "voice" || mode == "fax" => row.voice_receive_mode = mode,
@@ -158,6 +153,7 @@ fn show(row: &IncomingPhoneNumber) -> Value {
         "voice_method": row.voice_method,
         "voice_fallback_url": row.voice_fallback_url,
         "voice_fallback_method": row.voice_fallback_method,
+        "voice_fallback_urls": voice::show_fallbacks(&row.voice_fallback_urls),
         "voice_application_sid": row.voice_application_sid,
         "voice_caller_id_lookup": row.voice_caller_id_lookup,
         "voice_receive_mode": row.voice_receive_mode,

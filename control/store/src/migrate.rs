@@ -5,8 +5,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::error::StoreError;
 
 /// Version `n` is reached by the `n`-th entry.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../schema/0001_initial.sql"), include_str!("../schema/0002_request_log.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../schema/0001_initial.sql"),
+    include_str!("../schema/0002_request_log.sql"),
+    include_str!("../schema/0003_webhooks.sql"),
+];
 
 /// Latest schema version of this program.
 pub(crate) fn latest() -> u32 {

@@ -82,6 +82,8 @@ sid_table!(
         status: String,
         /// `Full` or `Trial`; the API calls it `type`.
         kind: String,
+        /// Parameters that leave encrypted, separated by commas.
+        encrypted_parameters: Option<String>,
     }
 );
 
@@ -102,6 +104,8 @@ sid_table!(
         voice_fallback_url: Option<String>,
         /// GET or POST.
         voice_fallback_method: Option<String>,
+        /// Documents requested after that, in order, with classes of errors: JSON text.
+        voice_fallback_urls: Option<String>,
         /// Application; wins over the URLs.
         voice_application_sid: Option<String>,
         /// Look up the caller's name.
@@ -152,6 +156,8 @@ sid_table!(
         voice_fallback_url: Option<String>,
         /// GET or POST.
         voice_fallback_method: Option<String>,
+        /// Documents requested after that, in order, with classes of errors: JSON text.
+        voice_fallback_urls: Option<String>,
         /// Look up the caller's name.
         voice_caller_id_lookup: bool,
         /// Where call progress is reported to.

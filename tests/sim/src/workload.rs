@@ -330,7 +330,11 @@ impl Workload {
             .collect();
         let mut directory = Directory::default();
         for customer in &customers {
-            let account = Account { auth_token: customer.auth_token.clone(), active: true };
+            let account = Account {
+                auth_token: customer.auth_token.clone(),
+                active: true,
+                ..Account::default()
+            };
             directory.accounts.insert(customer.account, account);
         }
         let route = |region: usize| Route {

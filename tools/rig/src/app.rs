@@ -11,6 +11,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 
 /// One request as it arrived.
 #[derive(Debug, Clone)]
@@ -114,6 +121,7 @@ impl Shared {
 /// The server. Ends with its owner; paths without a page answer 404.
 pub struct AppServer {
     address: SocketAddr,
+    scheme: &'static str,
     shared: Shared,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -124,6 +132,26 @@ impl AppServer {
     /// # Errors
     /// If no port or thread is to be had.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(None)
+    }
+
+    /// The same over TLS, with a chain and a key in PEM.
+    ///
+    /// # Errors
+    /// As [`Self::start`], or if the certificate cannot be used.
+    pub fn start_tls(chain_pem: &str, key_pem: &str) -> anyhow::Result<Self> {
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<_, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn start_with(tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("app-server")
@@ -132,9 +160,17 @@ impl AppServer {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
         let shared = Shared::default();
-        let router = Router::new().fallback(answer).with_state(shared.clone());
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Ok(Self { address, shared, runtime: Some(runtime) })
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let state = Served { shared: shared.clone(), scheme };
+        let router = Router::new().fallback(answer).with_state(state);
+        match tls {
+            None => runtime.spawn(async move { axum::serve(listener, router).await }),
+            Some(tls) => {
+                let listener = TlsListener { listener, tls };
+                runtime.spawn(async move { axum::serve(listener, router).await })
+            }
+        };
+        Ok(Self { address, scheme, shared, runtime: Some(runtime) })
     }
 
     /// Its address.
@@ -144,7 +180,7 @@ impl AppServer {
 
     /// The URL of a path that begins with `/`.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// Sets what a path answers.
@@ -193,8 +229,40 @@ impl Drop for AppServer {
     }
 }
 
+/// Connections whose handshake has succeeded.
+struct TlsListener {
+    listener: tokio::net::TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<tokio::net::TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, address)) = self.listener.accept().await else { continue };
+            let handshake = self.tls.accept(stream);
+            // A client that refuses the certificate ends it.
+            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+#[derive(Clone)]
+struct Served {
+    shared: Shared,
+    scheme: &'static str,
+}
+
 async fn answer(
-    State(shared): State<Shared>,
+    State(Served { shared, scheme }): State<Served>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -214,7 +282,7 @@ async fn answer(
         at: Instant::now(),
         method: method.to_string(),
         path: uri.path().to_owned(),
-        url: format!("http://{host}{uri}"),
+        url: format!("{scheme}://{host}{uri}"),
         params: query.into_iter().chain(form.clone()).collect(),
         form,
         headers: headers

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::end;
 use super::session::{Session, Timer};
 use super::turn::Turn;
-use crate::directory::StatusTarget;
+use crate::directory::{StatusTarget, UrlMethod};
 use crate::io::{Effect, StoreOp};
 use crate::record::{CallRecord, CallStatus, CallbackRow, Direction, TimelineEvent};
 use crate::webhook::{overrides, request};
@@ -339,12 +339,13 @@ impl Session {
         event: &str,
         sequence: u64,
         key: String,
-        target: &crate::directory::UrlMethod,
+        target: &UrlMethod,
         params: &[(String, String)],
     ) {
         let (url, _, _) = overrides::split(&target.url);
-        let (secret, token) = (turn.secret(&self.account), turn.token());
-        let built = request::build(&url, target.method, params, &secret, &token, turn.unix_ms);
+        let token = turn.token();
+        let bare = UrlMethod { url, method: target.method };
+        let built = turn.request(self.account, call, &bare, params.to_vec(), &token);
         let row = CallbackRow {
             key,
             call,

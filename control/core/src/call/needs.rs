@@ -253,7 +253,7 @@ impl Session {
             MediaEvent::CollectDone { op, digits, end } => {
                 self.forget(op);
                 if !digits.is_empty() {
-                    let event = TimelineEvent::Digits { digits: digits.clone() };
+                    let event = TimelineEvent::Digits { digits: self.shown(turn, &digits) };
                     self.note(turn, Some(self.sid), event);
                 }
                 self.run_collect_done(turn, op, digits, end);
@@ -265,7 +265,8 @@ impl Session {
                 self.run_record_done(turn, op, duration_ms, end);
             }
             MediaEvent::Key { op, key } => {
-                let event = TimelineEvent::Digits { digits: key.to_string() };
+                let digits = self.shown(turn, key.encode_utf8(&mut [0; 4]));
+                let event = TimelineEvent::Digits { digits };
                 self.note(turn, Some(self.sid), event);
                 self.run_key(turn, op);
             }
@@ -292,6 +293,14 @@ impl Session {
                 self.report_lost(turn, node, lost);
             }
         }
+    }
+
+    /// Digits for the timeline: hidden where they are sent encrypted.
+    fn shown(&self, turn: &Turn<'_>, digits: &str) -> String {
+        if turn.is_sealed(&self.account, "Digits") {
+            return "x".repeat(digits.chars().count());
+        }
+        digits.to_owned()
     }
 
     /// A program ended by itself.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use link_proto::table::{NodeEntry, Tables};
-use link_proto::{CallSid, NodeId};
+use link_proto::{AccountSid, CallSid, NodeId};
 use rand::rngs::StdRng;
 
 use crate::core::{CoreConfig, Metrics};
-use crate::directory::Directory;
-use crate::io::{Effect, FetchId, MediaRequestId, Output, StoreOp};
+use crate::directory::{Directory, UrlMethod};
+use crate::io::{Effect, FetchId, HttpRequest, MediaRequestId, Output, StoreOp};
+use crate::webhook::{request, seal};
 
 /// Nodes as they are now.
 #[derive(Debug, Default)]
@@ -80,10 +81,28 @@ impl Turn<'_> {
         self.out.then.push(effect);
     }
 
-    /// The secret that requests of this account are signed with.
-    pub(crate) fn secret(&self, account: &link_proto::AccountSid) -> String {
+    /// A request on behalf of a call: what the account wants encrypted is, and all of it is
+    /// signed. The target is without fragment.
+    pub(crate) fn request(
+        &mut self,
+        account: AccountSid,
+        call: CallSid,
+        target: &UrlMethod,
+        mut params: Vec<(String, String)>,
+        token: &str,
+    ) -> HttpRequest {
+        let found = self.directory.accounts.get(&account);
+        let secret = found.map(|found| found.auth_token.as_str()).unwrap_or_default();
+        if let Some(found) = found.filter(|found| !found.encrypted_parameters.is_empty()) {
+            seal::seal(&mut params, found, account, call, self.rng);
+        }
+        request::build(&target.url, target.method, &params, secret, token, self.unix_ms)
+    }
+
+    /// Whether a parameter of this account's requests leaves encrypted.
+    pub(crate) fn is_sealed(&self, account: &AccountSid, parameter: &str) -> bool {
         let account = self.directory.accounts.get(account);
-        account.map(|account| account.auth_token.clone()).unwrap_or_default()
+        account.is_some_and(|account| account.encrypted_parameters.contains(parameter))
     }
 
     /// 32 hex digits.

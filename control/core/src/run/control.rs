@@ -14,7 +14,7 @@ use crate::doc::Document;
 use crate::error_code as code;
 use crate::io::Method;
 use crate::record::Direction;
-use crate::webhook::fallback::Fallbacks;
+use crate::webhook::fallback::{self, Fallbacks};
 
 const TWIML_CHARACTERS_MAX: usize = 4_000;
 const TIMEOUT_BUFFER_MS: u64 = 5_000;
@@ -64,7 +64,6 @@ impl Form<'_> {
             let found = turn.directory.applications.get(&application);
             return Ok(found.map(|found| found.voice.clone()).unwrap_or_default());
         }
-        let fallback = self.url("FallbackUrl", "FallbackMethod", code::API_URL_INVALID)?;
         let status =
             self.url("StatusCallback", "StatusCallbackMethod", code::API_STATUS_CALLBACK_INVALID)?;
         let mut events = self.all("StatusCallbackEvent");
@@ -73,12 +72,18 @@ impl Form<'_> {
         }
         Ok(VoiceUrls {
             voice: self.url("Url", "Method", code::API_URL_INVALID)?,
-            fallbacks: fallback
-                .map(|target| Fallback { target, classes: Vec::new() })
-                .into_iter()
-                .collect(),
+            fallbacks: self.fallbacks()?,
             status: status.map(|target| StatusTarget { target, events }).into_iter().collect(),
         })
+    }
+
+    /// `FallbackUrl`, which takes every error, and after it those of `FallbackUrls`.
+    fn fallbacks(&self) -> Result<Vec<Fallback>, ApiError> {
+        let first = self.url("FallbackUrl", "FallbackMethod", code::API_URL_INVALID)?;
+        let more = fallback::parse_list(self.get("FallbackUrls").unwrap_or_default())
+            .map_err(|why| error(400, code::API_PARAMETER, &format!("FallbackUrls: {why}")))?;
+        let first = first.map(|target| Fallback { target, classes: Vec::new() });
+        Ok(first.into_iter().chain(more).collect())
     }
 
     fn application(
@@ -250,7 +255,7 @@ impl Session {
         }
         let target = form.url("Url", "Method", code::API_URL_INVALID)?;
         let document = if target.is_some() { None } else { form.document(turn)? };
-        let fallback = form.url("FallbackUrl", "FallbackMethod", code::API_URL_INVALID)?;
+        let fallbacks = form.fallbacks()?;
         let status =
             form.url("StatusCallback", "StatusCallbackMethod", code::API_STATUS_CALLBACK_INVALID)?;
         let limit_s = form.number("TimeLimit", 1, 86_400)?;
@@ -262,9 +267,8 @@ impl Session {
                 return Err(not_now("the call is not in progress"));
             }
         }
-        if let Some(target) = fallback {
-            let list = vec![Fallback { target, classes: Vec::new() }];
-            self.fallbacks = Fallbacks { list, taken: None };
+        if !fallbacks.is_empty() {
+            self.fallbacks = Fallbacks { list: fallbacks, taken: None };
         }
         if let (Some(target), Some(leg)) = (status, self.legs.get_mut(&leg)) {
             leg.targets = vec![StatusTarget { target, events: vec!["completed".to_owned()] }];

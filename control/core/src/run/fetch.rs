@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::runner::Activity;
 use crate::call::session::Session;
 use crate::call::turn::Turn;
-use crate::directory::UrlMethod;
+use crate::directory::{Failure, UrlMethod};
 use crate::doc::{Document, mime};
 use crate::error_code;
 use crate::io::{
@@ -103,9 +103,7 @@ impl Session {
             params.push(("ErrorCode".to_owned(), incident.code.to_string()));
             params.push(("ErrorUrl".to_owned(), incident.url.clone()));
         }
-        let secret = turn.secret(&self.account);
-        let (url, method) = (&fetch.current.url, fetch.current.method);
-        let built = request::build(url, method, &params, &secret, &fetch.token, turn.unix_ms);
+        let built = turn.request(self.account, self.sid, &fetch.current, params, &fetch.token);
         let (_, mut overrides, _) = overrides::split(&fetch.target.url);
         let left_ms = TOTAL_MAX_MS.saturating_sub(fetch.spent_ms).max(100);
         overrides.total_ms = overrides.total_ms.min(left_ms);
@@ -193,7 +191,8 @@ impl Session {
                     return;
                 }
                 let PendingFetch { target, incident, .. } = fetch;
-                self.fall_back(turn, code, target.url, incident);
+                let status = result.as_ref().ok().map(|response| response.status);
+                self.fall_back(turn, Failure { code, status }, target.url, incident);
             }
         }
     }
@@ -223,14 +222,14 @@ impl Session {
         alert.request_url = Some(url.clone());
         self.put_alert(turn, alert);
         let incident = self.run.incident.take();
-        self.fall_back(turn, code, url, incident);
+        self.fall_back(turn, Failure { code, status: None }, url, incident);
     }
 
     /// The last request goes to the next fallback; without one the caller hears the error.
     fn fall_back(
         &mut self,
         turn: &mut Turn<'_>,
-        code: u32,
+        failure: Failure,
         url: String,
         incident: Option<Incident>,
     ) {
@@ -242,12 +241,13 @@ impl Session {
             return;
         }
         let from = incident.map(|incident| incident.index + 1);
-        let next = self.fallbacks.next(code, from, &url);
+        let next = self.fallbacks.next(failure, from, &url);
         let target = next.and_then(|index| Some((index, self.fallbacks.list.get(index)?)));
         if let (false, Some((index, fallback))) = (self.run.last_resort, target) {
             let target = fallback.target.clone();
             let params = self.run.last_params.clone();
-            self.begin_fetch(turn, target, params, Some(Incident { code, url, index }), false);
+            let incident = Incident { code: failure.code, url, index };
+            self.begin_fetch(turn, target, params, Some(incident), false);
             return;
         }
         self.speak_error(turn);

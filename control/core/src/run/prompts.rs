@@ -86,7 +86,7 @@ impl Session {
             }
             Verb::Play(play) => match &play.content {
                 PlayContent::Url(url) => {
-                    let absolute = self.absolute(url).ok_or_else(|| url.clone())?;
+                    let absolute = self.absolute(turn, url).ok_or_else(|| url.clone())?;
                     (MediaRequest::Url { url: absolute }, play.times)
                 }
                 PlayContent::Digits(digits) => {

@@ -169,7 +169,7 @@ impl Session {
             turn.metrics.internal_errors += 1;
         }
         let url = url.unwrap_or_default();
-        match self.absolute(url) {
+        match self.absolute(turn, url) {
             Some(url) => self.fetch(turn, UrlMethod { url, method }, params),
             None => {
                 let code = if self.run.base.is_none() {
@@ -182,15 +182,18 @@ impl Session {
         }
     }
 
-    /// A template filled in and resolved against the current document.
-    pub(crate) fn absolute(&self, url: &str) -> Option<String> {
+    /// A template filled in and resolved against the current document. What the account sends
+    /// encrypted is not for URLs and stays empty.
+    pub(crate) fn absolute(&self, turn: &Turn<'_>, url: &str) -> Option<String> {
         let mut expanded = url.to_owned();
         if url.contains('{') {
             let status = self.caller().map_or("", |leg| leg.record.status.as_str());
             let mut state = self.run.last_params.clone();
             state.extend(self.params(self.sid, status));
             let value = |name: &str| {
-                state.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+                let found = state.iter().find(|(known, _)| known == name);
+                let open = found.filter(|_| !turn.is_sealed(&self.account, name));
+                open.map(|(_, value)| value.as_str())
             };
             expanded = crate::doc::template::expand(url, value);
         }
@@ -205,7 +208,7 @@ impl Session {
         turn: &mut Turn<'_>,
         target: UrlMethod,
     ) -> Option<UrlMethod> {
-        if let Some(url) = self.absolute(&target.url) {
+        if let Some(url) = self.absolute(turn, &target.url) {
             return Some(UrlMethod { url, ..target });
         }
         let message = format!("{} has no document to be relative to", target.url);

@@ -4,4 +4,5 @@
 pub mod fallback;
 pub mod overrides;
 pub mod request;
+pub mod seal;
 pub mod sign;

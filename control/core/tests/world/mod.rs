@@ -94,7 +94,7 @@ pub const ALL_EVENTS: [&str; 4] = ["initiated", "ringing", "answered", "complete
 
 fn directory() -> Directory {
     let mut directory = Directory::default();
-    let account = Account { auth_token: SECRET.to_owned(), active: true };
+    let account = Account { auth_token: SECRET.to_owned(), active: true, ..Account::default() };
     directory.accounts.insert(ACCOUNT, account);
     let events = ALL_EVENTS.map(str::to_owned).to_vec();
     let number = Number {
