@@ -363,8 +363,8 @@ impl LinkServer {
                     Input::EdgeUp { entry: entry.clone(), boot, legs: reconcile.legs }
                 }
                 Message::Load(load) => {
-                    self.link.set_load(node, connection, load);
-                    continue;
+                    self.link.set_load(node, connection, load.clone());
+                    Input::Load { node: node.clone(), load }
                 }
                 Message::Refused(refused) => {
                     self.link.dropped("refused-by-edge");

@@ -346,6 +346,7 @@ fn start_link(
         region: config.region.clone(),
         trunk_address: config.trunk.advertise.clone().unwrap_or_else(|| trunk.to_string()),
         resources: config.resources,
+        limits: config.limits,
         core: config.core,
         available: true,
     };
@@ -393,6 +394,7 @@ fn edge_core_of(config: &Config, sip: SocketAddr) -> anyhow::Result<EdgeCore> {
         ports_max: ports_max(config),
         media_timeout: Some(config.media.timeout).filter(|timeout| !timeout.is_zero()),
         control_lost_hold: config.sip.control_lost_hold,
+        limits: config.limits,
         ..EdgeConfig::new(config.node.clone(), sip_config)
     };
     let kept = tables::load(&config.data_folder.join("tables.json"))?;

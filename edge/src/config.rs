@@ -8,7 +8,7 @@ use edge_core::config::{Cidr, Provider};
 use link_daemon::config::{self, Problems, Reader, kind};
 use link_daemon::log::LogFormat;
 use link_daemon::tls::{Tls, TlsFiles};
-use link_proto::table::{Resources, Route};
+use link_proto::table::{ResourceLimits, Resources, Route};
 use link_proto::{NodeId, RegionId};
 
 use crate::link_client::ControlAddress;
@@ -36,6 +36,8 @@ pub struct Config {
     pub media: Media,
     /// What this node does for media.
     pub resources: Resources,
+    /// How much of it at once.
+    pub limits: ResourceLimits,
     /// Link.
     pub link: Link,
     /// Trunk.
@@ -142,6 +144,8 @@ pub fn read(r: &mut Reader) -> Config {
         let max = r.key("max_s", "How long calls may go on after SIGTERM.");
         max.default(30).read(kind::seconds(0..=86_400))
     });
+    let (resources, limits) =
+        r.table("resources", "What this node does for media, and how much.", read_resources);
     let (node_name, region_name) = (node.clone(), region.clone());
     let config = Config {
         region: RegionId(region),
@@ -152,7 +156,8 @@ pub fn read(r: &mut Reader) -> Config {
         drain_max,
         sip: r.table("sip", "Signalling.", read_sip),
         media: r.table("media", "RTP sockets and worker threads.", read_media),
-        resources: r.table("resources", "What this node does for media.", read_resources),
+        resources,
+        limits,
         link: r.table("link", "Connection to control.", |r| read_link(r, &node_name, &region_name)),
         trunk: r.table("trunk", "RTP between nodes, many calls in one flow.", read_trunk),
         providers: r.tables(
@@ -245,15 +250,26 @@ fn parse_ports(text: &str) -> Option<(u16, u16)> {
     (first % 2 == 0 && first > 1_023 && first < last).then_some((first, last))
 }
 
-fn read_resources(r: &mut Reader) -> Resources {
+fn read_resources(r: &mut Reader) -> (Resources, ResourceLimits) {
     let mut on = |name, doc| r.key(name, doc).default(true).read(kind::boolean());
-    Resources {
+    let resources = Resources {
         play: on("play", "Play prompts and tones."),
         collect: on("collect", "Collect digits."),
         record: on("record", "Record."),
         transcode: on("transcode", "Transcode between codecs."),
         speech: on("speech", "Play synthesised speech."),
-    }
+    };
+    let mut max = |name, doc| {
+        let limit = r.key(name, doc).example(100).read_optional(kind::integer(0..=100_000));
+        limit.and_then(|limit| u32::try_from(limit).ok())
+    };
+    let limits = ResourceLimits {
+        plays_max: max("plays_max", "Prompts at once; more are played elsewhere."),
+        collects_max: max("collects_max", "Collections and watches of keys at once."),
+        records_max: max("records_max", "Recordings at once."),
+        transcodes_max: max("transcodes_max", "Conversations between different codecs at once."),
+    };
+    (resources, limits)
 }
 
 fn read_link(r: &mut Reader, node: &str, region: &str) -> Link {

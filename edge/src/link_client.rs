@@ -29,6 +29,9 @@ const WELCOME_WAIT_MAX: Duration = Duration::from_secs(5);
 const FRAMES_PER_FLUSH_MAX: usize = 64;
 /// Refusals that may wait to be written.
 const REFUSALS_WAITING_MAX: usize = 64;
+/// How often the load is looked at, and which part of the looks is told.
+const LOAD_LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOKS_PER_LOAD: u32 = 4;
 
 /// A control node that may be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,14 +197,22 @@ async fn write(
     mut refusals: mpsc::Receiver<Message>,
     load: &Arc<dyn Fn() -> Load + Send + Sync>,
 ) -> anyhow::Result<()> {
-    let mut every_second = tokio::time::interval(Duration::from_secs(1));
-    every_second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOAD_LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut looks, mut draining) = (0_u32, false);
     loop {
         let mut next = tokio::select! {
             biased;
             output = from_core.recv() => Some(message_of(output.context("signalling is gone")?)),
             Some(refusal) = refusals.recv() => Some(refusal),
-            _ = every_second.tick() => Some(Message::Load(load())),
+            _ = look.tick() => {
+                let load = load();
+                // The end of service is told at once, the rest once a second.
+                let is_due = looks % LOOKS_PER_LOAD == 0 || draining != load.draining;
+                looks = looks.wrapping_add(1);
+                draining = load.draining;
+                is_due.then_some(Message::Load(load))
+            }
         };
         let mut frames = 0;
         while let Some(message) = next {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use edge_core::view::LegView;
 use edge_core::{Counters, EdgeCore};
 use link_proto::message::Load;
+use link_proto::table::ResourceUse;
 use serde_json::{Value, json};
 
 use crate::media_ports::MediaPorts;
@@ -24,6 +25,8 @@ pub struct View {
     pub legs_max: u64,
     /// Takes no new calls.
     pub draining: bool,
+    /// Media resources in use.
+    pub used: ResourceUse,
     /// Port pairs in use.
     pub port_pairs_used: usize,
     /// Port pairs left.
@@ -44,6 +47,7 @@ impl Snapshot {
             legs: core.legs(now),
             legs_max: load.legs_max,
             draining: load.draining,
+            used: load.used,
             port_pairs_used: ports.used(),
             port_pairs_left: ports.left(),
         };
@@ -58,7 +62,12 @@ impl Snapshot {
     /// For the link, once a second.
     pub fn load(&self) -> Load {
         let view = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Load { legs: view.legs.len() as u64, legs_max: view.legs_max, draining: view.draining }
+        Load {
+            legs: view.legs.len() as u64,
+            legs_max: view.legs_max,
+            draining: view.draining,
+            used: view.used,
+        }
     }
 
     /// For `/calls`.

@@ -164,6 +164,7 @@ impl ControlCore {
                     self.nodes.known.entry(node.clone()).or_insert_with(|| entry.clone());
                 }
             }
+            self.nodes.occupy(session.media.usage());
             self.sessions.insert(sid, session);
             self.with_session(now, unix_ms, sid, |session, turn| session.resume(turn));
         }
@@ -175,6 +176,11 @@ impl ControlCore {
             Input::Directory(directory) => self.set_directory(*directory),
             Input::EdgeUp { entry, boot, legs } => {
                 self.edge_up(now, unix_ms, entry, boot, &legs);
+            }
+            Input::Load { node, load } => {
+                if self.nodes.up.contains_key(&node) {
+                    self.nodes.loaded(&node, &load);
+                }
             }
             Input::EdgeDown { node } => self.edge_down(now, unix_ms, &node),
             Input::LinkEvent { node, message } => self.link_event(now, unix_ms, node, message),
@@ -335,6 +341,7 @@ impl ControlCore {
             self.metrics.results_stale += 1;
             return;
         };
+        self.nodes.release(session.media.usage());
         let mut turn = self.turn(now, unix_ms);
         act(&mut session, &mut turn);
         session.check_finished(&mut turn);
@@ -383,6 +390,7 @@ impl ControlCore {
             }
             self.outputs.push_back(out);
         }
+        self.nodes.occupy(session.media.usage());
         self.sessions.insert(sid, session);
     }
 }

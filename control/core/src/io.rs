@@ -1,7 +1,9 @@
 //! What goes in and what comes out.
 
 use link_proto::media::PromptKey;
-use link_proto::message::{About, CommandAck, CommandMessage, EventAck, EventMessage, LiveLeg};
+use link_proto::message::{
+    About, CommandAck, CommandMessage, EventAck, EventMessage, LiveLeg, Load,
+};
 use link_proto::table::NodeEntry;
 use link_proto::{AccountSid, CallSid, NodeId, RecordingSid};
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,13 @@ pub enum Input {
         boot: u64,
         /// From `Reconcile`.
         legs: Vec<LiveLeg>,
+    },
+    /// An edge tells its load.
+    Load {
+        /// Which.
+        node: NodeId,
+        /// Load.
+        load: Load,
     },
     /// The connection to an edge is lost.
     EdgeDown {

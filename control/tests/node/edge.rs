@@ -131,6 +131,7 @@ impl FakeEdge {
             region: self.region.clone(),
             trunk_address: "127.0.0.1:7000".into(),
             resources: Resources::default(),
+            limits: link_proto::table::ResourceLimits::default(),
             core: false,
             available: true,
         };

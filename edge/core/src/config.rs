@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use link_proto::media::AudioCodec;
-use link_proto::table::Resources;
+use link_proto::table::{ResourceLimits, Resources};
 use link_proto::{NodeId, RegionId};
 use sip_core::SipConfig;
 
@@ -82,6 +82,8 @@ pub struct EdgeConfig {
     pub region: RegionId,
     /// What it can do for media; counts for calls that it connects without control.
     pub resources: Resources,
+    /// How much of it at once; more is refused.
+    pub limits: ResourceLimits,
     /// Signalling.
     pub sip: SipConfig,
     /// This shard, below `shards`.
@@ -130,6 +132,7 @@ impl EdgeConfig {
             node,
             region: RegionId::from("local"),
             resources: Resources::default(),
+            limits: ResourceLimits::default(),
             sip,
             shard: 0,
             shards: 1,

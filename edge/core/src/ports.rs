@@ -69,6 +69,8 @@ pub(crate) struct PortRecord {
     pub(crate) state: PortState,
     /// Port that feeds this one, as commanded.
     pub(crate) source: Option<PortKey>,
+    /// What it is fed with has another codec.
+    pub(crate) transcoding: bool,
     /// Advertised RTP and RTCP addresses of a leg.
     pub(crate) addresses: Option<(SocketAddr, SocketAddr)>,
     /// Peer number and codec of a channel.
@@ -177,6 +179,7 @@ mod tests {
             worker,
             state: PortState::Allocating,
             source: None,
+            transcoding: false,
             addresses: None,
             channel: None,
             trunk_up: true,

@@ -11,7 +11,7 @@ use link_proto::media::AudioCodec;
 use link_proto::plan::{
     LegFacts, MediaGraph, Need, NodeCommand, PlanInput, Policy, difference, plan,
 };
-use link_proto::table::NodeEntry;
+use link_proto::table::{NodeEntry, ResourceLimits};
 
 use crate::call::leg::LegEnd;
 use crate::call::session::Driver;
@@ -157,10 +157,13 @@ impl EdgeCore {
             region: self.config.region.clone(),
             trunk_address: String::new(),
             resources: self.config.resources,
+            // A call of the table takes the room that is there; control sees it in the load.
+            limits: ResourceLimits::default(),
             core: false,
             available: true,
         };
-        PlanInput { legs: facts.collect(), needs, nodes: vec![node], policy: Policy::default() }
+        let policy = Policy::default();
+        PlanInput { legs: facts.collect(), needs, nodes: vec![node], used: BTreeMap::new(), policy }
     }
 
     fn route_command(

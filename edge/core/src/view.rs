@@ -93,6 +93,7 @@ impl EdgeCore {
             legs: self.legs.len() as u64,
             legs_max: self.config.legs_max as u64,
             draining: self.draining,
+            used: self.used(),
         }
     }
 

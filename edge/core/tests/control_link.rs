@@ -358,6 +358,7 @@ fn media_node() -> Tables {
         region: RegionId::from("core"),
         trunk_address: "10.9.0.1:7000".to_owned(),
         resources: Resources::default(),
+        limits: link_proto::table::ResourceLimits::default(),
         core: true,
         available: true,
     };

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::call::{CallCommand, CallEvent};
 use crate::ids::{CallSid, NodeId, RecordingSid, RegionId};
-use crate::table::{NodeEntry, Tables};
+use crate::table::{NodeEntry, ResourceUse, Tables};
 
 /// An event about one leg. `(edge, session, sequence)` names it for ever.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,6 +152,9 @@ pub struct Load {
     pub legs_max: u64,
     /// Drains: gets no new calls.
     pub draining: bool,
+    /// Media resources in use, whoever commanded it.
+    #[serde(default)]
+    pub used: ResourceUse,
 }
 
 /// Which event or command a message carried, as far as it could be read.

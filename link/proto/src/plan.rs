@@ -22,13 +22,15 @@ pub use difference::{NodeCommand, difference};
 pub use graph::{Channel, MediaGraph, Processor, Wire};
 pub use label::{Flow, FlowSource, Mode};
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CallSid, NodeId, OpId, RegionId};
 use crate::media::{
     AudioCodec, CollectRules, LinkPath, MediaCommand, PlayItem, RecordRules, StartWhen,
 };
-use crate::table::{NodeEntry, Resources};
+use crate::table::{NodeEntry, Resource, ResourceUse, Resources};
 use graph::Builder;
 
 /// What the plan has to know about a leg.
@@ -121,6 +123,9 @@ pub struct PlanInput {
     pub needs: Vec<Need>,
     /// Nodes with their resources.
     pub nodes: Vec<NodeEntry>,
+    /// What others use of them now; counts against [`NodeEntry::limits`].
+    #[serde(default)]
+    pub used: BTreeMap<NodeId, ResourceUse>,
     /// Preferences.
     pub policy: Policy,
 }
@@ -134,7 +139,7 @@ pub enum PlanError {
     /// The home of a leg is not in the node list.
     #[error("node {0} is not known")]
     UnknownNode(NodeId),
-    /// No available node has the resource.
+    /// No available node has the resource, or has any of it left.
     #[error("no node can {resource} for leg {leg}")]
     NoResource {
         /// In words: `play`, `collect`, `record`, `transcode`.
@@ -149,7 +154,7 @@ pub enum PlanError {
 
 /// Places every need.
 ///
-/// A processor runs on the leg's home node if that has the resource, else on another node of the
+/// A processor runs on the leg's home node if that has the resource and some of it left, else on another node of the
 /// same region, else in a core region in the order of [`Policy::core_regions`].
 ///
 /// # Errors
@@ -160,7 +165,7 @@ pub fn plan(input: &PlanInput) -> Result<MediaGraph, PlanError> {
     for need in &input.needs {
         if let Need::Play { op, leg, items, speech } = need {
             let can = |r: &Resources| r.play && (r.speech || !speech);
-            let node = choose(input, *leg, "play", can)?;
+            let node = builder.choose(*leg, Resource::Play, can)?;
             let port = builder.towards(*leg, &node)?;
             builder.source(*leg)?;
             let command = MediaCommand::Play { op: *op, port, items: items.clone() };
@@ -177,7 +182,7 @@ fn place(input: &PlanInput, builder: &mut Builder<'_>, need: &Need) -> Result<()
     match need {
         Need::Play { .. } => Ok(()),
         Need::Collect { op, leg, rules } => {
-            let node = choose(input, *leg, "collect", |r| r.collect)?;
+            let node = builder.choose(*leg, Resource::Collect, |r| r.collect)?;
             let port = builder.from(*leg, &node)?;
             let timer = builder.start_seen_from(&node, rules.timer);
             let rules = CollectRules { timer, ..rules.clone() };
@@ -185,14 +190,14 @@ fn place(input: &PlanInput, builder: &mut Builder<'_>, need: &Need) -> Result<()
             Ok(())
         }
         Need::Watch { op, leg, keys } => {
-            let node = choose(input, *leg, "collect", |r| r.collect)?;
+            let node = builder.choose(*leg, Resource::Collect, |r| r.collect)?;
             let port = builder.from(*leg, &node)?;
             let command = MediaCommand::Watch { op: *op, port, keys: keys.clone() };
             builder.processor(*op, *leg, node, command);
             Ok(())
         }
         Need::Record { op, leg, with, rules } => {
-            let node = choose(input, *leg, "record", |r| r.record)?;
+            let node = builder.choose(*leg, Resource::Record, |r| r.record)?;
             let port = builder.from(*leg, &node)?;
             let with = match with {
                 Some(other) => Some(builder.from(*other, &node)?),
@@ -221,17 +226,7 @@ fn feed(
 ) -> Result<(), PlanError> {
     let (speaker, hearer) = (find(input, from)?, find(input, to)?);
     let (path, node) = if speaker.codec != hearer.codec {
-        let (first, second) = (from.min(to), from.max(to));
-        let can = |r: &Resources| r.transcode;
-        let near =
-            |leg| home_region(input, leg).ok().zip(choose(input, leg, "transcode", can).ok());
-        // A node of the region of either leg wins over a core region.
-        let near = |leg| near(leg).filter(|(home, n)| region_of(input, n) == Some(*home));
-        let node = match near(first).or_else(|| near(second)) {
-            Some((_, node)) => node,
-            None => choose(input, first, "transcode", can)?,
-        };
-        (LinkPath::Transcode, node)
+        (LinkPath::Transcode, transcoder(input, builder, from.min(to), from.max(to))?)
     } else {
         (LinkPath::Relay, hearer.node.clone().min(speaker.node.clone()))
     };
@@ -240,6 +235,28 @@ fn feed(
     let said_to = builder.towards(to, &node)?;
     builder.wire(&node, heard_from, said_to, path);
     Ok(())
+}
+
+/// Where two legs of different codecs meet. A node of the region of either leg wins over a core
+/// region; both directions are one use of it.
+fn transcoder(
+    input: &PlanInput,
+    builder: &mut Builder<'_>,
+    first: CallSid,
+    second: CallSid,
+) -> Result<NodeId, PlanError> {
+    if let Some(node) = builder.transcoder_of(first, second) {
+        return Ok(node);
+    }
+    let find = |leg| builder.find_place(leg, Resource::Transcode, |r: &Resources| r.transcode);
+    let near = |leg| home_region(input, leg).ok().zip(find(leg).ok());
+    let near = |leg| near(leg).filter(|(home, n)| region_of(input, n) == Some(*home));
+    let node = match near(first).or_else(|| near(second)) {
+        Some((_, node)) => node,
+        None => find(first)?,
+    };
+    builder.transcodes(first, second, &node);
+    Ok(node)
 }
 
 fn find(input: &PlanInput, leg: CallSid) -> Result<&LegFacts, PlanError> {
@@ -255,36 +272,56 @@ fn home_region(input: &PlanInput, leg: CallSid) -> Result<&RegionId, PlanError> 
     region_of(input, home).ok_or_else(|| PlanError::UnknownNode(home.clone()))
 }
 
-fn choose(
-    input: &PlanInput,
-    leg: CallSid,
-    resource: &'static str,
-    can: impl Fn(&Resources) -> bool,
-) -> Result<NodeId, PlanError> {
-    let home = &find(input, leg)?.node;
-    let region = home_region(input, leg)?;
-    let rank = |entry: &NodeEntry| {
-        if entry.node == *home {
-            0
-        } else if entry.region == *region {
-            1
-        } else {
-            let preferred = input.policy.core_regions.iter().position(|r| *r == entry.region);
-            2 + preferred.unwrap_or(input.policy.core_regions.len())
-        }
-    };
-    input
-        .nodes
-        .iter()
-        // The home node still serves its own legs while it drains.
-        .filter(|entry| can(&entry.resources) && (entry.available || entry.node == *home))
-        .filter(|entry| entry.region == *region || entry.core)
-        .min_by_key(|entry| rank(entry))
-        .map(|entry| entry.node.clone())
-        .ok_or(PlanError::NoResource { resource, leg })
-}
-
 impl Builder<'_> {
+    /// Takes a resource at the best place for a leg.
+    fn choose(
+        &mut self,
+        leg: CallSid,
+        resource: Resource,
+        can: impl Fn(&Resources) -> bool,
+    ) -> Result<NodeId, PlanError> {
+        let node = self.find_place(leg, resource, can)?;
+        self.takes(&node, resource);
+        Ok(node)
+    }
+
+    fn find_place(
+        &self,
+        leg: CallSid,
+        resource: Resource,
+        can: impl Fn(&Resources) -> bool,
+    ) -> Result<NodeId, PlanError> {
+        let input = self.input();
+        let home = &find(input, leg)?.node;
+        let region = home_region(input, leg)?;
+        let rank = |entry: &NodeEntry| {
+            if entry.node == *home {
+                0
+            } else if entry.region == *region {
+                1
+            } else {
+                let preferred = input.policy.core_regions.iter().position(|r| *r == entry.region);
+                2 + preferred.unwrap_or(input.policy.core_regions.len())
+            }
+        };
+        input
+            .nodes
+            .iter()
+            // The home node still serves its own legs while it drains.
+            .filter(|entry| can(&entry.resources) && (entry.available || entry.node == *home))
+            .filter(|entry| entry.region == *region || entry.core)
+            .filter(|entry| self.has_room(entry, resource))
+            .min_by_key(|entry| rank(entry))
+            .map(|entry| entry.node.clone())
+            .ok_or(PlanError::NoResource { resource: resource.name(), leg })
+    }
+
+    fn has_room(&self, entry: &NodeEntry, resource: Resource) -> bool {
+        let used = self.input().used.get(&entry.node).map_or(0, |used| used.of(resource));
+        let taken = self.taken(&entry.node).of(resource);
+        entry.limits.of(resource).is_none_or(|max| used.saturating_add(taken) < max)
+    }
+
     /// A start that waits for a play program on another node has to be commanded.
     fn start_seen_from(&self, node: &NodeId, start: StartWhen) -> StartWhen {
         match start {

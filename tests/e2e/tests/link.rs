@@ -26,6 +26,7 @@ fn hello(node: &str) -> Message {
         region: RegionId::from("eu"),
         trunk_address: "127.0.0.1:9".to_owned(),
         resources: Resources::default(),
+        limits: link_proto::table::ResourceLimits::default(),
         core: false,
         available: true,
     };
@@ -132,7 +133,8 @@ fn calls_of_a_later_release(edge: &LinkEnd) -> Result<()> {
     assert_eq!(envelope.required, ["call/1"]);
 
     let offer = edge.frame(&event(lacking, 1, offered("+15550077")))?;
-    let load = Message::Load(Load { legs: 1, legs_max: 10, draining: false });
+    let load =
+        Message::Load(Load { legs: 1, legs_max: 10, draining: false, used: Default::default() });
     let nonsense = of_action(&edge.frame(&load)?, "teleport")?;
     edge.send(&[requiring(&offer, LACKING)?, nonsense])?;
     let refusal = |message: &Message| match message {

@@ -145,6 +145,7 @@ impl EdgeNode {
             region: region_name(region),
             trunk_address: format!("{}:7000", edge_ip(region)),
             resources,
+            limits: link_proto::table::ResourceLimits::default(),
             core: region == 1,
             available: true,
         };

@@ -85,6 +85,8 @@ pub struct EdgePlan {
     pub controls: Vec<(String, SocketAddr)>,
     /// Resources that are switched off: `play`, `speech`, `transcode` …
     pub off: Vec<String>,
+    /// How much of a resource it has: `plays_max`, `transcodes_max` …
+    pub limits: Vec<(String, u32)>,
     /// How others reach its trunk, if not directly.
     pub trunk_advertise: Option<SocketAddr>,
     /// LAT-11.
@@ -114,6 +116,7 @@ impl EdgePlan {
             core: false,
             controls: Vec::new(),
             off: Vec::new(),
+            limits: Vec::new(),
             trunk_advertise: None,
             media_timeout_s: 60,
             control_lost_hold_s: 30,
@@ -432,11 +435,12 @@ fn edge_toml(plan: &EdgePlan, [sip, trunk, admin]: [SocketAddr; 3], tls: &TlsFil
         "\n[media]\nports = \"{first}-{last}\"\ntimeout_s = {}\n{}\n",
         plan.media_timeout_s, plan.media_more
     );
-    if !plan.off.is_empty() {
-        toml.push_str("\n[resources]\n");
-        for resource in &plan.off {
-            let _ = writeln!(toml, "{resource} = false");
-        }
+    toml.push_str("\n[resources]\n");
+    for resource in &plan.off {
+        let _ = writeln!(toml, "{resource} = false");
+    }
+    for (limit, max) in &plan.limits {
+        let _ = writeln!(toml, "{limit} = {max}");
     }
     toml.push_str("\n[link]\n");
     write_tls(&mut toml, tls);

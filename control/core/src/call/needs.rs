@@ -12,7 +12,7 @@ use link_proto::plan::{
     Channel, FlowSource, LegFacts, MediaGraph, Need, NodeCommand, PlanError, PlanInput, Policy,
     Processor, difference, plan,
 };
-use link_proto::table::NodeEntry;
+use link_proto::table::{NodeEntry, ResourceUse};
 use link_proto::{CallSid, ChannelId, NodeId, OpId};
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +100,11 @@ impl Media {
         !self.steps.is_empty()
     }
 
+    /// What it uses of each node.
+    pub(crate) fn usage(&self) -> BTreeMap<NodeId, ResourceUse> {
+        self.graph.usage()
+    }
+
     /// Every node that takes part now.
     pub(crate) fn nodes(&self) -> BTreeSet<NodeId> {
         self.graph.nodes()
@@ -138,12 +143,13 @@ impl Session {
             |node: &NodeId| turn.nodes.up.contains_key(node) || self.links.contains_key(node);
         let mut nodes: Vec<NodeEntry> = turn.nodes.known.values().cloned().collect();
         for entry in &mut nodes {
-            entry.available &= usable(&entry.node);
+            entry.available &= usable(&entry.node) && turn.nodes.takes_calls(&entry.node);
         }
         let input = PlanInput {
             legs,
             needs: needs.clone(),
             nodes,
+            used: turn.nodes.used_beside(&self.media.graph.usage()),
             policy: Policy { core_regions: turn.config.core_regions.clone() },
         };
         let graph = plan(&input)?;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use link_proto::table::{NodeEntry, Tables};
+use link_proto::message::Load;
+use link_proto::table::{NodeEntry, ResourceUse, Tables};
 use link_proto::{AccountSid, CallSid, NodeId};
 use rand::rngs::StdRng;
 
@@ -21,11 +22,84 @@ pub(crate) struct Nodes {
     pub up: BTreeMap<NodeId, u64>,
     /// What goes to the edges.
     pub tables: Tables,
+    /// Connected ones that take no new calls.
+    pub draining: BTreeSet<NodeId>,
+    /// What our own sessions use, the one whose turn it is left out.
+    pub used: BTreeMap<NodeId, ResourceUse>,
+    /// What others use.
+    pub foreign: BTreeMap<NodeId, Foreign>,
+}
+
+/// What a node does beyond what our sessions want of it: for other control nodes, and by its own
+/// table. Its report and our count are not of the same moment, so only what two reports in a row
+/// agree on is believed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Foreign {
+    last: ResourceUse,
+    pub agreed: ResourceUse,
 }
 
 impl Nodes {
     pub(crate) fn entry(&self, node: &NodeId) -> Option<&NodeEntry> {
         self.known.get(node)
+    }
+
+    /// Whether a node may get new legs.
+    pub(crate) fn takes_calls(&self, node: &NodeId) -> bool {
+        !self.draining.contains(node)
+    }
+
+    /// A node has told its load. True if it began or ended to drain.
+    pub(crate) fn loaded(&mut self, node: &NodeId, load: &Load) -> bool {
+        let own = self.used.get(node).copied().unwrap_or_default();
+        let beyond = load.used.zip(own, u32::saturating_sub);
+        let foreign = self.foreign.entry(node.clone()).or_default();
+        foreign.agreed = beyond.zip(foreign.last, u32::min);
+        foreign.last = beyond;
+        if load.draining { self.draining.insert(node.clone()) } else { self.draining.remove(node) }
+    }
+
+    /// Counts what a session uses.
+    pub(crate) fn occupy(&mut self, usage: BTreeMap<NodeId, ResourceUse>) {
+        for (node, usage) in usage {
+            let used = self.used.entry(node).or_default();
+            *used = used.zip(usage, u32::saturating_add);
+        }
+    }
+
+    /// The reverse of [`Self::occupy`].
+    pub(crate) fn release(&mut self, usage: BTreeMap<NodeId, ResourceUse>) {
+        for (node, usage) in usage {
+            if let Some(used) = self.used.get_mut(&node) {
+                *used = used.zip(usage, u32::saturating_sub);
+            }
+        }
+    }
+
+    /// What is used of each node besides what a session has already: that it may keep, even if
+    /// the limit was lowered.
+    pub(crate) fn used_beside(
+        &self,
+        own: &BTreeMap<NodeId, ResourceUse>,
+    ) -> BTreeMap<NodeId, ResourceUse> {
+        let of = |entry: &NodeEntry| {
+            let foreign = self.foreign.get(&entry.node).map(|f| f.agreed).unwrap_or_default();
+            let used = self.used.get(&entry.node).copied().unwrap_or_default();
+            let used = used.zip(foreign, u32::saturating_add);
+            let own = own.get(&entry.node).copied().unwrap_or_default();
+            let max = |max: Option<u32>| max.unwrap_or(u32::MAX);
+            let limits = ResourceUse {
+                plays: max(entry.limits.plays_max),
+                collects: max(entry.limits.collects_max),
+                records: max(entry.limits.records_max),
+                transcodes: max(entry.limits.transcodes_max),
+            };
+            let kept = limits.zip(own, u32::saturating_sub);
+            // Without anything of its own a session finds what is there.
+            let used = used.zip(kept, |used, kept| used.min(kept));
+            (entry.node.clone(), used)
+        };
+        self.known.values().map(of).collect()
     }
 }
 

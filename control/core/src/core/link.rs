@@ -57,6 +57,8 @@ impl ControlCore {
 
     pub(super) fn edge_down(&mut self, now: Instant, unix_ms: u64, node: &NodeId) {
         self.nodes.up.remove(node);
+        self.nodes.draining.remove(node);
+        self.nodes.foreign.remove(node);
         if let Some(entry) = self.nodes.known.get_mut(node) {
             entry.available = false;
         }

@@ -146,6 +146,9 @@ pub(crate) fn create_call(
     let time_limit_s = form.number("TimeLimit", 1, 86_400)?;
     let home = default_edge(turn).ok_or_else(|| error(503, code::API_NO_ROUTE, ""))?;
     let (node, target) = super::dialing::route(turn, &home, &to);
+    if !turn.nodes.takes_calls(&node) {
+        return Err(error(503, code::API_NO_ROUTE, "the edge is shutting down"));
+    }
 
     let sid = CallSid::mint(turn.rng);
     let mut session = Session::new(sid, account, turn.now);
@@ -194,15 +197,13 @@ pub(crate) fn create_call(
 }
 
 fn default_edge(turn: &Turn<'_>) -> Option<link_proto::NodeId> {
-    let configured = turn.directory.default_edge.clone();
-    let up = || turn.nodes.up.keys().next().cloned();
-    let edge = || {
-        let is_edge = |node: &&link_proto::NodeId| {
-            turn.nodes.entry(node).is_some_and(|entry| !entry.core && entry.available)
-        };
-        turn.nodes.up.keys().find(is_edge).cloned()
+    let takes_calls = |node: &link_proto::NodeId| turn.nodes.takes_calls(node);
+    let configured = turn.directory.default_edge.clone().filter(takes_calls);
+    let mut up = turn.nodes.up.keys().filter(|node| takes_calls(node));
+    let is_edge = |node: &&link_proto::NodeId| {
+        turn.nodes.entry(node).is_some_and(|entry| !entry.core && entry.available)
     };
-    configured.or_else(edge).or_else(up)
+    configured.or_else(|| up.clone().find(is_edge).cloned()).or_else(|| up.next().cloned())
 }
 
 impl Session {

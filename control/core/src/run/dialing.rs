@@ -380,7 +380,8 @@ impl Session {
 /// `;edge=` and `;region=` of a SIP URI choose a place; everything else leaves where the caller is.
 pub(crate) fn route(turn: &Turn<'_>, home: &NodeId, to: &str) -> (NodeId, String) {
     if !to.starts_with("sip:") && !to.starts_with("sips:") {
-        let node = turn.nodes.tables.route(to).map(|route| route.node.clone());
+        let good = |node: &NodeId| turn.nodes.takes_calls(node) && turn.nodes.up.contains_key(node);
+        let node = turn.nodes.tables.route_by(to, good).map(|route| route.node.clone());
         return (node.unwrap_or_else(|| home.clone()), to.to_owned());
     }
     let mut node = home.clone();
@@ -392,8 +393,9 @@ pub(crate) fn route(turn: &Turn<'_>, home: &NodeId, to: &str) -> (NodeId, String
             Some(("region", region)) => {
                 let known = turn.nodes.known.values();
                 let mut there = known.filter(|entry| entry.region.as_str() == region);
-                let up =
-                    |entry: &&link_proto::table::NodeEntry| turn.nodes.up.contains_key(&entry.node);
+                let up = |entry: &&link_proto::table::NodeEntry| {
+                    turn.nodes.up.contains_key(&entry.node) && turn.nodes.takes_calls(&entry.node)
+                };
                 if let Some(entry) = there.find(up) {
                     node = entry.node.clone();
                 }

@@ -81,6 +81,7 @@ pub fn entry(name: &str, region: &str, core: bool, resources: Resources) -> Node
         region: RegionId::from(region),
         trunk_address: "127.0.0.1:1".to_owned(),
         resources,
+        limits: link_proto::table::ResourceLimits::default(),
         core,
         available: true,
     }

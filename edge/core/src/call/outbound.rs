@@ -68,7 +68,8 @@ impl EdgeCore {
             return uri.ok_or_else(|| format!("{to:?} is not a URI"));
         }
         let number_safe = !to.is_empty() && to.bytes().all(|c| c.is_ascii_graphic() && c != b'@');
-        let route = self.tables.route(to).filter(|_| number_safe);
+        let own = |node: &link_proto::NodeId| *node == self.config.node;
+        let route = self.tables.route_by(to, own).filter(|_| number_safe);
         let route = route.ok_or_else(|| format!("no route to {to:?}"))?;
         let text = route.uri.replace("{number}", to);
         Uri::parse(&text).ok_or_else(|| format!("route makes {text:?}, which is not a URI"))

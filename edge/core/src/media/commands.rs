@@ -41,6 +41,7 @@ impl EdgeCore {
             worker,
             state: PortState::Allocating,
             source: None,
+            transcoding: false,
             addresses: None,
             channel: None,
             trunk_up: true,
@@ -148,6 +149,7 @@ impl EdgeCore {
     pub(crate) fn set_source(&mut self, now: Instant, port: PortKey, source: Option<PortKey>) {
         let Some(record) = self.ports.get_mut(port) else { return };
         record.source = source;
+        record.transcoding = false;
         if let PortOwner::Leg(leg) = record.owner {
             self.review_hold(now, leg);
         }
@@ -328,9 +330,15 @@ impl EdgeCore {
         if from_key == to_key {
             return Err(format!("port {to:?} cannot feed itself"));
         }
+        if path == LinkPath::Transcode {
+            self.expect_transcoder(from_key, to_key)?;
+        }
         self.stop_waiting_plays(now, session, to_key);
         self.worker(worker, WorkerCommand::Connect { from: from_key, to: to_key, path });
         self.set_source(now, to_key, Some(from_key));
+        if let Some(record) = self.ports.get_mut(to_key) {
+            record.transcoding = path == LinkPath::Transcode;
+        }
         Ok(())
     }
 
@@ -355,6 +363,7 @@ impl EdgeCore {
             worker,
             state: PortState::Ready,
             source: None,
+            transcoding: false,
             addresses: None,
             channel: Some((peer_index, codec)),
             trunk_up: up,

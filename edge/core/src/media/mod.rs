@@ -5,3 +5,4 @@ pub(crate) mod events;
 pub(crate) mod offer_answer;
 pub(crate) mod op;
 pub(crate) mod programs;
+pub(crate) mod resources;

@@ -37,6 +37,8 @@ pub(crate) struct Op {
     pub(crate) state: OpState,
     /// Start it (or its timer) when this play program has ended.
     pub(crate) after: Option<OpId>,
+    /// Told to end; its result is on the way.
+    pub(crate) stopping: bool,
     /// Prompts that arrived.
     pub(crate) prompts: BTreeMap<PromptKey, Arc<Prompt>>,
 }

@@ -13,6 +13,7 @@ use link_proto::media::{
     CollectEnd, CollectRules, MediaCommand, MediaEvent, PlayEnd, PlayItem, Port, PromptKey,
     RecordEnd, RecordRules, StartWhen,
 };
+use link_proto::table::Resource;
 use link_proto::{CallSid, OpId};
 
 use super::op::{Op, OpKind, OpState};
@@ -67,6 +68,7 @@ impl EdgeCore {
     ) -> Result<(), String> {
         let (port, _) = self.usable_port(session, port)?;
         check_items(&items)?;
+        self.expect_room(Resource::Play, Some(port))?;
         let keys = items.iter().filter_map(|item| match item {
             PlayItem::Prompt { key, .. } => Some(key.clone()),
             _ => None,
@@ -78,6 +80,7 @@ impl EdgeCore {
             kind: OpKind::Play,
             state: OpState::Prompts { items, missing: missing.clone() },
             after: None,
+            stopping: false,
             prompts: BTreeMap::new(),
         };
         let key = self.add_op(session, id, op)?;
@@ -158,6 +161,12 @@ impl EdgeCore {
         for id in stopped {
             self.cut_op(now, session, id, Cut::Stopped);
         }
+        // What plays already gives its place up; its result is on the way.
+        let Some(call) = self.calls.get_mut(&session) else { return };
+        let plays = |op: &Op| op.port == port && matches!(op.kind, OpKind::Play);
+        for (_, op) in call.ops.iter_mut().filter(|(id, op)| Some(**id) != but && plays(op)) {
+            op.stopping = true;
+        }
     }
 
     /// When a program begins, as the worker shall take it, and the play program it waits for.
@@ -188,6 +197,7 @@ impl EdgeCore {
     ) -> Result<(), String> {
         let (port, worker) = self.usable_port(session, port)?;
         check_keys(&rules.finish_on)?;
+        self.expect_room(Resource::Collect, None)?;
         let (timer, after) = self.start_rule(session, rules.timer);
         let op = Op {
             leg,
@@ -195,6 +205,7 @@ impl EdgeCore {
             kind: OpKind::Collect { stops_play: rules.stops_play },
             state: OpState::Running,
             after,
+            stopping: false,
             prompts: BTreeMap::new(),
         };
         let op = self.add_op(session, id, op)?;
@@ -221,6 +232,7 @@ impl EdgeCore {
     ) -> Result<(), String> {
         let (port, _) = self.usable_port(session, port)?;
         check_keys(&rules.finish_on)?;
+        self.expect_room(Resource::Record, None)?;
         let with = rules.with.map(|with| self.usable_port(session, with)).transpose()?;
         let (start, after) = self.start_rule(session, rules.start);
         let program = RecordProgram {
@@ -239,6 +251,7 @@ impl EdgeCore {
             kind: OpKind::Record { recording: rules.recording, recorder: None },
             state: OpState::Recorder { program },
             after,
+            stopping: false,
             prompts: BTreeMap::new(),
         };
         let op = self.add_op(session, id, op)?;
@@ -291,12 +304,14 @@ impl EdgeCore {
     ) -> Result<(), String> {
         let (port, worker) = self.usable_port(session, port)?;
         check_keys(&keys)?;
+        self.expect_room(Resource::Collect, None)?;
         let op = Op {
             leg,
             port,
             kind: OpKind::Watch,
             state: OpState::Running,
             after: None,
+            stopping: false,
             prompts: BTreeMap::new(),
         };
         let op = self.add_op(session, id, op)?;
@@ -325,6 +340,7 @@ impl EdgeCore {
     pub(crate) fn stop_op(&mut self, now: Instant, session: CallSid, id: OpId) {
         let Some(key) = self.op_key(session, id) else { return };
         let Some((_, op)) = self.op_mut(key) else { return };
+        op.stopping = true;
         let (port, watch) = (op.port, matches!(op.kind, OpKind::Watch));
         if !matches!(op.state, OpState::Running) {
             return self.cut_op(now, session, id, Cut::Stopped);

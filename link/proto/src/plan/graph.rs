@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{PlanError, PlanInput, find};
 use crate::ids::{CallSid, ChannelId, NodeId, OpId, RegionId};
 use crate::media::{AudioCodec, LinkPath, MediaCommand, Port};
+use crate::table::{Resource, ResourceUse};
 
 /// A program and the node that runs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +113,28 @@ impl MediaGraph {
         }
     }
 
+    /// What the graph uses of each node.
+    pub fn usage(&self) -> BTreeMap<NodeId, ResourceUse> {
+        let mut usage: BTreeMap<NodeId, ResourceUse> = BTreeMap::new();
+        for processor in self.processors.values() {
+            let resource = match processor.command {
+                MediaCommand::Play { .. } => Resource::Play,
+                MediaCommand::Collect { .. } | MediaCommand::Watch { .. } => Resource::Collect,
+                MediaCommand::Record { .. } => Resource::Record,
+                _ => continue,
+            };
+            usage.entry(processor.node.clone()).or_default().take(resource);
+        }
+        let transcoded = self.wires.iter().filter(|wire| wire.path == LinkPath::Transcode);
+        let pairs: BTreeSet<(&NodeId, Port, Port)> = transcoded
+            .map(|wire| (&wire.node, wire.from.min(wire.to), wire.from.max(wire.to)))
+            .collect();
+        for (node, _, _) in pairs {
+            usage.entry(node.clone()).or_default().take(Resource::Transcode);
+        }
+        usage
+    }
+
     /// Every node that this graph needs commands on.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
         let processors = self.processors.values().map(|p| p.node.clone());
@@ -136,6 +159,8 @@ pub(super) struct Builder<'a> {
     input: &'a PlanInput,
     graph: MediaGraph,
     fed: BTreeSet<CallSid>,
+    taken: BTreeMap<NodeId, ResourceUse>,
+    transcoders: BTreeMap<(CallSid, CallSid), NodeId>,
 }
 
 impl<'a> Builder<'a> {
@@ -144,7 +169,36 @@ impl<'a> Builder<'a> {
         for facts in &input.legs {
             graph.homes.insert(facts.leg, facts.node.clone());
         }
-        Self { input, graph, fed: BTreeSet::new() }
+        Self {
+            input,
+            graph,
+            fed: BTreeSet::new(),
+            taken: BTreeMap::new(),
+            transcoders: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn input(&self) -> &'a PlanInput {
+        self.input
+    }
+
+    /// What this plan takes of a node so far.
+    pub(super) fn taken(&self, node: &NodeId) -> ResourceUse {
+        self.taken.get(node).copied().unwrap_or_default()
+    }
+
+    pub(super) fn takes(&mut self, node: &NodeId, resource: Resource) {
+        self.taken.entry(node.clone()).or_default().take(resource);
+    }
+
+    /// Where two legs are transcoded already.
+    pub(super) fn transcoder_of(&self, first: CallSid, second: CallSid) -> Option<NodeId> {
+        self.transcoders.get(&(first, second)).cloned()
+    }
+
+    pub(super) fn transcodes(&mut self, first: CallSid, second: CallSid, node: &NodeId) {
+        self.takes(node, Resource::Transcode);
+        self.transcoders.insert((first, second), node.clone());
     }
 
     /// The port on `node` that takes what is to be sent to `leg`.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::*;
 use crate::ids::ChannelId;
 use crate::media::Port;
+use crate::table::{ResourceLimits, ResourceUse};
 
 fn sid(n: u8) -> CallSid {
     CallSid([n; 16])
@@ -26,6 +27,7 @@ fn node(name: &str, region: &str, core: bool, off: &str) -> NodeEntry {
         region: RegionId::from(region),
         trunk_address: String::new(),
         resources,
+        limits: ResourceLimits::default(),
         core,
         available: true,
     }
@@ -73,6 +75,23 @@ struct Case {
     nodes: Vec<NodeEntry>,
     legs: Vec<LegFacts>,
     needs: Vec<Need>,
+    used: BTreeMap<NodeId, ResourceUse>,
+}
+
+/// Every node has one of each, and these have given theirs away.
+fn used_up(mut case: Case, nodes: &[&str]) -> Case {
+    let one = Some(1);
+    for entry in &mut case.nodes {
+        entry.limits = ResourceLimits {
+            plays_max: one,
+            collects_max: one,
+            records_max: one,
+            transcodes_max: one,
+        };
+    }
+    let all = ResourceUse { plays: 1, collects: 1, records: 1, transcodes: 1 };
+    case.used = nodes.iter().map(|node| (NodeId::from(*node), all)).collect();
+    case
 }
 
 fn cases() -> Vec<Case> {
@@ -83,7 +102,7 @@ fn cases() -> Vec<Case> {
     let pair = || vec![leg(A, "eu-1", Pcmu), leg(B, "eu-1", Pcmu)];
     let mixed = || vec![leg(A, "eu-1", Pcma), leg(B, "eu-1", Pcmu)];
     let far = || vec![leg(A, "eu-1", Pcmu), leg(B, "core-1", Pcmu)];
-    let case = |name, nodes, legs, needs| Case { name, nodes, legs, needs };
+    let case = |name, nodes, legs, needs| Case { name, nodes, legs, needs, used: BTreeMap::new() };
     vec![
         case("prompt, the region can play", two(""), one_leg(), vec![play()]),
         case(
@@ -132,6 +151,24 @@ fn cases() -> Vec<Case> {
             far(),
             vec![Need::Feed { from: sid(B), to: sid(A) }],
         ),
+        used_up(
+            case("one of each in the region", two(""), one_leg(), vec![play(), collect()]),
+            &["core-1"],
+        ),
+        used_up(
+            case(
+                "prompt and keys, used up in the region",
+                two(""),
+                one_leg(),
+                vec![play(), collect()],
+            ),
+            &["eu-1"],
+        ),
+        used_up(
+            case("different codecs, used up in the region", two(""), mixed(), vec![bridge()]),
+            &["eu-1"],
+        ),
+        used_up(case("used up everywhere", two(""), one_leg(), vec![play()]), &["eu-1", "core-1"]),
         case("nobody can play", vec![node("eu-1", "eu", false, "play")], one_leg(), vec![play()]),
         case("two sources for one leg", two(""), pair(), vec![play(), bridge()]),
     ]
@@ -142,6 +179,7 @@ fn input(case: &Case) -> PlanInput {
         legs: case.legs.clone(),
         needs: case.needs.clone(),
         nodes: case.nodes.clone(),
+        used: case.used.clone(),
         policy: Policy::default(),
     }
 }
