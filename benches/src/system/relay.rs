@@ -197,7 +197,7 @@ fn judge_100k(all: &Rounds, kernel_us: Option<f64>) -> Outcome {
     outcome
 }
 
-/// Highest rate below 0.1 % loss, climbing by 10 %.
+/// Highest rate below 0.1 % loss, climbing by 10 % and going back by half a step.
 ///
 /// # Errors
 /// If a system does not come up.
@@ -231,7 +231,7 @@ pub fn relay_saturation(context: &Context) -> anyhow::Result<Outcome> {
     Ok(judge_saturation(&best, &curve))
 }
 
-/// All samples of one climb; the last one may have lost.
+/// All samples of one climb; the last two may have lost.
 fn climb(
     context: &Context,
     kind: Kind,
@@ -245,6 +245,7 @@ fn climb(
         if start.is_some() { &[] } else { &[25_000.0, 50_000.0, 75_000.0, 100_000.0] };
     let mut rates = low.to_vec();
     let mut rate = start.unwrap_or(120_000.0);
+    let mut refined = false;
     loop {
         let next = if rates.is_empty() { rate } else { rates.remove(0) };
         let mut tries = context.tries(TRIES);
@@ -260,12 +261,17 @@ fn climb(
             tries -= 1;
         }
         let Some(sample) = best else { return Ok(samples) };
-        let ends = sample.loss >= LOSS_MAX && next >= rate || sample.is_generator_limited();
+        let loses = sample.loss >= LOSS_MAX && next >= rate;
+        let ends = refined || sample.is_generator_limited();
         samples.push(sample);
         if ends {
             return Ok(samples);
         }
-        if next >= rate {
+        if loses {
+            // Half a step back: between the last rate that held and the first that did not.
+            refined = true;
+            rate = next / STEP * STEP.sqrt();
+        } else if next >= rate {
             rate *= STEP;
         }
     }

@@ -158,6 +158,12 @@ impl Worker {
             if due_us > at.us {
                 return;
             }
+            // Packets have moved most watchdogs on since they were set.
+            let moved = self.due_us(slot);
+            if moved.is_none_or(|due_us| due_us > at.us) {
+                self.deadlines.set(slot, moved);
+                continue;
+            }
             self.stats.lateness.add(at.us - due_us);
             self.tick_port(slot, at, tx);
             self.schedule(slot);
@@ -166,13 +172,16 @@ impl Worker {
 
     /// Computes a port's next deadline anew.
     pub(crate) fn schedule(&mut self, slot: u32) {
-        let due = self.ports.get(slot).and_then(|port| {
-            let listeners = port.listeners.as_slice().iter();
-            let programs = listeners
-                .filter_map(|place| self.ops.get(*place).filter(|op| op.port == slot)?.due_us());
-            programs.chain(port.due_us()).min()
-        });
+        let due = self.due_us(slot);
         self.deadlines.set(slot, due);
+    }
+
+    fn due_us(&self, slot: u32) -> Option<u64> {
+        let port = self.ports.get(slot)?;
+        let listeners = port.listeners.as_slice().iter();
+        let programs = listeners
+            .filter_map(|place| self.ops.get(*place).filter(|op| op.port == slot)?.due_us());
+        programs.chain(port.due_us()).min()
     }
 
     pub(crate) fn emit(&mut self, event: WorkerEvent) {
