@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 /// All benches in the order of a full run.
-pub const ALL: [Bench; 11] = [
+pub const ALL: [Bench; 14] = [
     Bench {
         name: "calls_500",
         what: "500 calls by a route, held 60 s: every packet accounted for, memory",
@@ -65,6 +65,24 @@ pub const ALL: [Bench; 11] = [
         what: "28 kinds of hostile packets: no dearer than a valid one, and without effect",
         takes_s: 20,
         run: |context| system::hostile::hostile(context),
+    },
+    Bench {
+        name: "trunk_100k",
+        what: "CPU per packet and delay of 1,000 calls between two edges: media trunk, plain UDP",
+        takes_s: 60,
+        run: |context| system::trunk::trunk_100k(context),
+    },
+    Bench {
+        name: "trunk_saturation",
+        what: "CPU per packet between two edges as fast as it goes: media trunk, plain UDP",
+        takes_s: 60,
+        run: |context| system::trunk::trunk_saturation(context),
+    },
+    Bench {
+        name: "trunk_wan",
+        what: "a media trunk over 80 ms and 1 % loss: nothing else is lost, nothing stale is sent",
+        takes_s: 40,
+        run: |context| system::trunk::trunk_wan(context),
     },
     Bench {
         name: "tick_20ms",

@@ -18,7 +18,7 @@ use link_daemon::metrics::Metrics;
 use link_daemon::quic::{self, EndpointPlan, LinkSettings, TrunkSettings};
 use link_daemon::tls::Tls;
 use link_daemon::{clock, entropy};
-use link_proto::message::Hello;
+use link_proto::message::{Hello, Load};
 use link_proto::table::{NodeEntry, Tables};
 use quinn::Endpoint;
 use rand::RngExt as _;
@@ -35,7 +35,8 @@ use crate::recorder::{self, Recorder};
 use crate::signalling::{Aside, Signalling};
 use crate::snapshot::Snapshot;
 use crate::tables::TablesFile;
-use crate::trunk::{self, TrunkCounters, TrunkSetup, WorkerRings};
+use crate::trunk::{self, RouteView, TrunkCounters, TrunkSetup, TrunkWake, WorkerRings};
+use crate::trunk_ring::Epoch;
 use crate::{metrics, tables, trunk_ring, upload};
 
 /// Commands, events and asides that may wait at once.
@@ -133,7 +134,8 @@ async fn start_threads(
 ) -> anyhow::Result<(Running, watch::Receiver<Option<quinn::Connection>>)> {
     let Parts { config, tls, sip, sip_address, snapshot } = parts;
     let media_wake = Arc::new(Notify::new());
-    let trunk_wake = Arc::new(Notify::new());
+    let trunk_wake = Arc::new(TrunkWake::default());
+    let epoch = Epoch::new(clock::now());
     let recordings = config.data_folder.join("recordings");
     let recovered = recorder::recover(&recordings)?;
     if recovered > 0 {
@@ -156,6 +158,7 @@ async fn start_threads(
             queues: queues.clone(),
             trunk_out,
             trunk_wake: trunk_wake.clone(),
+            epoch,
             trunk_in,
             recorder,
             ports_max: ports_max(&config),
@@ -186,9 +189,11 @@ async fn start_threads(
         endpoint: Box::new(trunk_endpoint(&config, tls.clone(), bound_sender)),
         workers: rings,
         wake: trunk_wake,
+        epoch,
+        beat: config.trunk.beat,
         commands,
         states,
-        counters: trunk_counters,
+        counters: trunk_counters.clone(),
     };
     let trunk = trunk::spawn(setup).context("media trunk")?;
     let trunk_address = bound.recv().context("media trunk")?;
@@ -209,6 +214,7 @@ async fn start_threads(
         &tls,
         trunk_address,
         LinkParts {
+            trunk_counters: trunk_counters.clone(),
             to_core,
             from_core,
             snapshot: snapshot.clone(),
@@ -301,7 +307,10 @@ fn trunk_endpoint(
     tls: Arc<Tls>,
     bound: std::sync::mpsc::SyncSender<SocketAddr>,
 ) -> impl FnOnce() -> anyhow::Result<Endpoint> + Send + use<> {
-    let settings = TrunkSettings::for_calls(config.trunk.calls_max, config.trunk.round_trip_max);
+    let settings = TrunkSettings {
+        datagram_bytes_max: config.trunk.datagram_bytes_max,
+        ..TrunkSettings::for_calls(config.trunk.calls_max, config.trunk.round_trip_max)
+    };
     let bind = config.trunk.listen;
     move || {
         let plan = EndpointPlan {
@@ -318,6 +327,7 @@ fn trunk_endpoint(
 }
 
 struct LinkParts {
+    trunk_counters: Arc<TrunkCounters>,
     to_core: mpsc::Sender<edge_core::LinkInput>,
     from_core: mpsc::Receiver<edge_core::LinkOutput>,
     snapshot: Arc<Snapshot>,
@@ -356,7 +366,10 @@ fn start_link(
         hello: Hello { node, boot: entropy::boot_id()?, version_min: 1 },
         to_core: parts.to_core,
         from_core: parts.from_core,
-        load: Arc::new(move || parts.snapshot.load()),
+        load: Arc::new(move || {
+            let routes = parts.trunk_counters.routes();
+            Load { routes: routes.iter().map(RouteView::report).collect(), ..parts.snapshot.load() }
+        }),
         reset: parts.reset,
         connection: parts.connection,
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use edge_core::config::{Cidr, Provider};
 use link_daemon::config::{self, Problems, Reader, kind};
 use link_daemon::log::LogFormat;
+use link_daemon::quic::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_USUAL};
 use link_daemon::tls::{Tls, TlsFiles};
 use link_proto::table::{ResourceLimits, Resources, Route};
 use link_proto::{NodeId, RegionId};
@@ -104,6 +105,10 @@ pub struct Trunk {
     pub calls_max: u32,
     /// Longest round trip of a path.
     pub round_trip_max: Duration,
+    /// Under load packets are collected for so long.
+    pub beat: Duration,
+    /// Largest UDP payload that is tried on the path; more than usual where jumbo frames pass.
+    pub datagram_bytes_max: u16,
 }
 
 /// Reads the file at `path`.
@@ -313,7 +318,13 @@ fn read_trunk(r: &mut Reader) -> Trunk {
     let calls_max = calls.default(1_000).read(kind::integer(1..=100_000)) as u32;
     let round_trip = r.key("round_trip_max_ms", "Longest round trip to another node.");
     let round_trip_max = round_trip.default(400).read(kind::millis(1..=5_000));
-    Trunk { listen, advertise, calls_max, round_trip_max }
+    let beat = r.key("beat_ms", "Under load packets are collected so long, then sent together.");
+    let beat = beat.default(2).read(kind::millis(1..=20));
+    let size = r.key("datagram_bytes_max", "Largest UDP payload that is tried on the path.");
+    let size = size.default(i64::from(DATAGRAM_BYTES_USUAL));
+    let allowed = kind::integer(1_200..=u64::from(DATAGRAM_BYTES_MAX));
+    let datagram_bytes_max = size.read(allowed) as u16;
+    Trunk { listen, advertise, calls_max, round_trip_max, beat, datagram_bytes_max }
 }
 
 fn read_provider(r: &mut Reader) -> Provider {

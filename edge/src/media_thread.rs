@@ -19,11 +19,11 @@ use edge_uring::{
 use link_daemon::clock;
 use link_daemon::metrics::Metrics;
 use link_proto::ChannelId;
-use tokio::sync::Notify;
 
 use crate::media_counters::{MediaCounters, OwnStats};
 use crate::media_handle::{MediaQueues, ToMedia};
-use crate::trunk_ring::{Address, PACKET_BYTES_MAX, PacketReceiver, PacketSender};
+use crate::trunk::TrunkWake;
+use crate::trunk_ring::{Address, Epoch, PACKET_BYTES_MAX, PacketReceiver, PacketSender};
 
 /// Messages of signalling handled before packets get their turn.
 const COMMANDS_PER_TURN_MAX: usize = 256;
@@ -45,7 +45,9 @@ pub struct MediaThreadConfig {
     /// To the trunk.
     pub trunk_out: PacketSender,
     /// Wakes the trunk.
-    pub trunk_wake: Arc<Notify>,
+    pub trunk_wake: Arc<TrunkWake>,
+    /// Of the times in its rings.
+    pub epoch: Epoch,
     /// From the trunk, which rings the doorbell of `queues`.
     pub trunk_in: PacketReceiver,
     /// To the recorder.
@@ -116,8 +118,9 @@ struct Outside {
     sockets: Vec<Option<Sockets>>,
     queues: MediaQueues,
     trunk_out: PacketSender,
-    trunk_wake: Arc<Notify>,
+    trunk_wake: Arc<TrunkWake>,
     trunk_pushed: bool,
+    epoch: Epoch,
     recorder: Arc<ArrayQueue<RecorderMessage>>,
     stats: OwnStats,
 }
@@ -148,6 +151,7 @@ impl Outside {
 }
 
 struct RingTx<'a> {
+    now: Instant,
     io: &'a mut Io,
     outside: &'a mut Outside,
 }
@@ -172,7 +176,8 @@ impl Tx for RingTx<'_> {
     }
 
     fn trunk(&mut self, peer: u32, channel: ChannelId, packet: &[u8]) {
-        let sent = self.outside.trunk_out.send(Address { peer, channel }, packet);
+        let at_us = self.outside.epoch.us(self.now);
+        let sent = self.outside.trunk_out.send(Address { peer, channel }, at_us, packet);
         self.outside.trunk_pushed |= sent;
         self.outside.stats.trunk_ring_full += u64::from(!sent);
     }
@@ -237,6 +242,7 @@ impl Media {
                 trunk_out: config.trunk_out,
                 trunk_wake: config.trunk_wake,
                 trunk_pushed: false,
+                epoch: config.epoch,
                 recorder: config.recorder,
                 stats: OwnStats::default(),
             },
@@ -255,7 +261,7 @@ impl Media {
             ToMedia::Sockets { port, rtp, rtcp } => self.add_sockets(port, rtp, rtcp, io),
             ToMedia::Release { port } => self.release(port, io),
             ToMedia::Command(command) => {
-                let mut tx = RingTx { io, outside: &mut self.outside };
+                let mut tx = RingTx { now, io, outside: &mut self.outside };
                 self.worker.handle_command(now, command, &mut tx);
             }
         }
@@ -301,7 +307,7 @@ impl Media {
             };
             let Some(packet) = self.trunk_packet.get_mut(..length) else { continue };
             let Address { peer, channel } = address;
-            let mut tx = RingTx { io: &mut *io, outside: &mut self.outside };
+            let mut tx = RingTx { now, io: &mut *io, outside: &mut self.outside };
             self.worker.handle_trunk_packet(now, peer, channel, packet, &mut tx);
         }
         true
@@ -339,7 +345,7 @@ impl Media {
 impl Driver for Media {
     fn on_datagram(&mut self, now: Instant, datagram: Datagram<'_>, io: &mut Io) {
         let (port, component) = of_token(datagram.token);
-        let mut tx = RingTx { io, outside: &mut self.outside };
+        let mut tx = RingTx { now, io, outside: &mut self.outside };
         let Datagram { source, data, .. } = datagram;
         self.worker.handle_packet(now, port, component, source, data, &mut tx);
     }
@@ -360,7 +366,7 @@ impl Driver for Media {
     }
 
     fn on_deadline(&mut self, now: Instant, io: &mut Io) {
-        let mut tx = RingTx { io: &mut *io, outside: &mut self.outside };
+        let mut tx = RingTx { now, io: &mut *io, outside: &mut self.outside };
         self.worker.handle_tick(now, &mut tx);
         if now >= self.copy_at {
             self.copy_at = now + COUNTERS_EVERY;
@@ -375,7 +381,7 @@ impl Driver for Media {
     fn on_batch_end(&mut self, now: Instant, _io: &mut Io) {
         self.hand_over_events(now);
         if std::mem::take(&mut self.outside.trunk_pushed) {
-            self.outside.trunk_wake.notify_one();
+            self.outside.trunk_wake.ring();
         }
         while let Some(returned) = self.worker.poll_returned() {
             // With no room it is freed here: late, but not lost.

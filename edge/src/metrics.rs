@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use link_daemon::metrics::Metrics;
 use link_daemon::metrics::prometheus_client::collector::Collector;
 use link_daemon::metrics::prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use link_daemon::metrics::prometheus_client::metrics::MetricType;
 use link_daemon::metrics::prometheus_client::metrics::counter::ConstCounter;
 use link_daemon::metrics::prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::snapshot::Snapshot;
-use crate::trunk::TrunkCounters;
+use crate::trunk::{RouteView, TrunkCounters};
 
 /// Registers everything of this process.
 pub fn register(metrics: &Metrics, snapshot: Arc<Snapshot>, trunk: Arc<TrunkCounters>) {
@@ -41,13 +42,50 @@ impl Collector for EdgeCollector {
             let name = format!("tandem_edge_{name}");
             metric.encode(encoder.encode_descriptor(&name, help, None, metric.metric_type())?)?;
         }
-        Ok(())
+        self.encode_routes(&mut encoder)
     }
 }
 
 type Row = (&'static str, &'static str, u64);
 
+/// One value of every route. They are gauges: all begin anew when a trunk comes up again.
+type RouteRow = (&'static str, &'static str, fn(&RouteView) -> u64);
+
+const ROUTES: [RouteRow; 9] = [
+    ("trunk_connected_state", "1 while the trunk is connected", |route| u64::from(route.up)),
+    ("trunk_rtt_us", "Smoothed round-trip time", |route| route.round_trip_us),
+    ("trunk_jitter_us", "Interarrival jitter from the peer", |route| route.jitter_us),
+    ("trunk_arrived_datagrams", "Datagrams from the peer that arrived", |route| {
+        route.datagrams_received
+    }),
+    ("trunk_lost_datagrams", "Datagrams from the peer that did not arrive", |route| {
+        route.datagrams_lost
+    }),
+    ("trunk_unacknowledged_packets", "QUIC packets to the peer that were lost", |route| {
+        route.sent_lost
+    }),
+    ("trunk_quic_packets", "QUIC packets to the peer", |route| route.sent),
+    ("trunk_quic_sends", "System calls that sent them", |route| route.sends),
+    ("trunk_datagram_bytes", "UDP payload that the path carries", |route| route.datagram_bytes_max),
+];
+
 impl EdgeCollector {
+    fn encode_routes(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let routes = self.trunk.routes();
+        for (name, help, value) in ROUTES {
+            if routes.is_empty() {
+                break;
+            }
+            let name = format!("tandem_edge_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+            for route in &routes {
+                let metric = ConstGauge::new(i64::try_from(value(route)).unwrap_or(i64::MAX));
+                metric.encode(family.encode_family(&[("peer_node", route.node.as_str())])?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn counters(&self) -> Vec<Row> {
         let view = self.snapshot.view();
         let (core, sip, trunk) = (&view.counters, &view.sip, &self.trunk);
@@ -150,6 +188,11 @@ impl EdgeCollector {
                 "trunk_dropped_refused",
                 "RTP packets that QUIC refused",
                 trunk.dropped_refused.load(Relaxed),
+            ),
+            (
+                "trunk_dropped_stale",
+                "RTP packets dropped because they had waited for 40 ms",
+                trunk.dropped_stale.load(Relaxed),
             ),
             (
                 "trunk_dropped_unknown",

@@ -67,6 +67,7 @@ impl Snapshot {
             legs_max: view.legs_max,
             draining: view.draining,
             used: view.used,
+            routes: Vec::new(),
         }
     }
 

@@ -2,39 +2,48 @@
 //! edge. Owns its thread, its endpoint and its connections; knows channels, not calls.
 //!
 //! ```text
-//! media thread ══ byte ring ══▶ pack ──▶ QUIC datagram ──▶ peer
-//! media thread ◀═ byte ring ══ unpack ◀── QUIC datagram ◀── peer
+//! media thread ══ byte ring ══▶ outbox ──▶ QUIC datagrams ──▶ peer
+//! media thread ◀═ byte ring ══ inbox ◀── QUIC datagrams ◀── peer
 //! ```
 //!
-//! A datagram is a sequence of records: channel (8 bytes), length (2 bytes), RTP packet. Whatever
-//! waits when the trunk wakes goes out together, so packing grows with load and costs no delay.
-//! Of two nodes the one that is not of a core region dials, else the one with the smaller name.
+//! After silence a packet leaves at once; under load the thread works at a steady beat (`wake.rs`),
+//! packs what has come meanwhile (`outbox.rs`, format in `wire.rs`) and sends ten datagrams with
+//! one system call. What the provisioned rate does not take waits in the outbox, never in QUIC, and
+//! nothing older than 40 ms is sent. Of two nodes the one that is not of a core region dials, else
+//! the one with the smaller name.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::{BufMut as _, Bytes, BytesMut};
 use edge_uring::Doorbell;
-use link_daemon::quic;
-use link_daemon::tls::peer_identity;
+use link_daemon::clock;
+use link_proto::NodeId;
+use link_proto::message::RouteReport;
 use link_proto::table::NodeEntry;
-use link_proto::{ChannelId, NodeId};
-use quinn::{Connection, Endpoint};
-use tokio::sync::{Notify, mpsc};
+use quinn::Endpoint;
+use tokio::sync::mpsc;
 
-use crate::trunk_ring::{Address, PACKET_BYTES_MAX, PacketReceiver, PacketSender};
+use crate::trunk_ring::{Address, Epoch, PacketReceiver, PacketSender};
 
-/// Bytes in front of each packet inside a datagram.
-const RECORD_HEAD_BYTES: usize = 10;
-/// Records read from one ring before the others get their turn.
-const PACKETS_PER_TURN_MAX: usize = 256;
-/// First and longest pause between two attempts to connect.
-const BACKOFF: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+mod inbox;
+mod outbox;
+mod peers;
+mod route;
+mod traffic;
+mod wake;
+mod wire;
+
+use peers::Peers;
+use traffic::Traffic;
+pub use wake::TrunkWake;
+use wake::{Beat, Cadence};
+
+/// How often the measurements of routes are copied for others.
+const ROUTES_EVERY: Duration = Duration::from_secs(1);
 
 /// What signalling tells the trunk.
 #[derive(Debug)]
@@ -82,14 +91,65 @@ pub struct TrunkCounters {
     pub dropped_no_connection: AtomicU64,
     /// RTP packets dropped because QUIC refused the datagram.
     pub dropped_refused: AtomicU64,
+    /// RTP packets dropped because they had waited for 40 ms.
+    pub dropped_stale: AtomicU64,
     /// RTP packets for a channel that is not open here.
     pub dropped_unknown_channel: AtomicU64,
     /// RTP packets dropped because the ring to the media thread is full.
     pub dropped_ring_full: AtomicU64,
     /// Datagrams that could not be taken apart.
     pub malformed: AtomicU64,
-    /// Round-trip time to the peer that was measured last, in µs.
-    pub round_trip_us: AtomicU64,
+    routes: Mutex<Vec<RouteView>>,
+}
+
+impl TrunkCounters {
+    /// The ways to all peers as they were within the last second, by name of the node.
+    pub fn routes(&self) -> Vec<RouteView> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_routes(&self, routes: Vec<RouteView>) {
+        *self.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes;
+    }
+}
+
+/// What is known of the way to a peer and back. Counters begin anew with each connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteView {
+    /// Node.
+    pub node: NodeId,
+    /// A connection is there; without one the last values stay.
+    pub up: bool,
+    /// Smoothed round-trip time.
+    pub round_trip_us: u64,
+    /// Interarrival jitter of its datagrams, RFC 3550 §6.4.1.
+    pub jitter_us: u64,
+    /// Its datagrams that arrived.
+    pub datagrams_received: u64,
+    /// Its datagrams that did not arrive.
+    pub datagrams_lost: u64,
+    /// Our QUIC packets that it did not acknowledge.
+    pub sent_lost: u64,
+    /// QUIC packets sent.
+    pub sent: u64,
+    /// System calls that sent them.
+    pub sends: u64,
+    /// UDP payload that the path carries, in bytes.
+    pub datagram_bytes_max: u64,
+}
+
+impl RouteView {
+    /// For the link.
+    pub fn report(&self) -> RouteReport {
+        RouteReport {
+            node: self.node.clone(),
+            up: self.up,
+            round_trip_us: self.round_trip_us,
+            jitter_us: self.jitter_us,
+            datagrams_received: self.datagrams_received,
+            datagrams_lost: self.datagrams_lost,
+        }
+    }
 }
 
 /// The ends of one media thread's rings, and its doorbell.
@@ -113,7 +173,11 @@ pub struct TrunkSetup {
     /// One entry per media worker.
     pub workers: Vec<WorkerRings>,
     /// Rung by media threads when they have put packets into their rings.
-    pub wake: Arc<Notify>,
+    pub wake: Arc<TrunkWake>,
+    /// Of the times in the rings.
+    pub epoch: Epoch,
+    /// Under load packets are collected for so long, then sent together.
+    pub beat: Duration,
     /// From signalling; the thread ends when it is closed.
     pub commands: mpsc::UnboundedReceiver<TrunkCommand>,
     /// To signalling.
@@ -121,27 +185,6 @@ pub struct TrunkSetup {
     /// Totals.
     pub counters: Arc<TrunkCounters>,
 }
-
-struct Peer {
-    entry: NodeEntry,
-    connection: Option<Connection>,
-}
-
-struct Trunk {
-    node: NodeId,
-    core: bool,
-    endpoint: Endpoint,
-    peers: BTreeMap<u32, Peer>,
-    /// Accepted before signalling named the node.
-    unclaimed: BTreeMap<NodeId, Connection>,
-    channels: BTreeMap<Address, u16>,
-    outgoing: Vec<PacketReceiver>,
-    incoming: Vec<(PacketSender, Arc<Doorbell>)>,
-    states: mpsc::UnboundedSender<TrunkState>,
-    counters: Arc<TrunkCounters>,
-}
-
-type Shared = Rc<RefCell<Trunk>>;
 
 /// Starts the thread and returns when its endpoint is bound.
 ///
@@ -159,34 +202,24 @@ pub fn spawn(setup: TrunkSetup) -> anyhow::Result<std::thread::JoinHandle<()>> {
         };
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async move {
-            let endpoint = match (setup.endpoint)() {
-                Ok(endpoint) => {
+            let beat = Beat::new(setup.beat);
+            match beat.and_then(|beat| Ok((beat, (setup.endpoint)()?))) {
+                Ok((beat, endpoint)) => {
                     let _ = report.send(Ok(()));
-                    endpoint
+                    let peers = Peers {
+                        node: setup.node,
+                        core: setup.core,
+                        endpoint,
+                        states: setup.states,
+                        wake: setup.wake,
+                        known: RefCell::default(),
+                        unclaimed: RefCell::default(),
+                        traffic: Traffic::new(setup.workers, setup.epoch, setup.counters).into(),
+                    };
+                    run(Rc::new(peers), setup.commands, &beat, Cadence::new(setup.beat)).await;
                 }
-                Err(error) => {
-                    let _ = report.send(Err(error));
-                    return;
-                }
-            };
-            let (outgoing, incoming) = setup
-                .workers
-                .into_iter()
-                .map(|rings| (rings.outgoing, (rings.incoming, rings.doorbell)))
-                .unzip();
-            let trunk = Rc::new(RefCell::new(Trunk {
-                node: setup.node,
-                core: setup.core,
-                endpoint,
-                peers: BTreeMap::new(),
-                unclaimed: BTreeMap::new(),
-                channels: BTreeMap::new(),
-                outgoing,
-                incoming,
-                states: setup.states,
-                counters: setup.counters,
-            }));
-            run(trunk, setup.commands, setup.wake).await;
+                Err(error) => drop(report.send(Err(error))),
+            }
         });
     };
     let handle = std::thread::Builder::new().name("trunk".to_owned()).spawn(body)?;
@@ -195,276 +228,61 @@ pub fn spawn(setup: TrunkSetup) -> anyhow::Result<std::thread::JoinHandle<()>> {
 }
 
 async fn run(
-    trunk: Shared,
+    peers: Rc<Peers>,
     mut commands: mpsc::UnboundedReceiver<TrunkCommand>,
-    wake: Arc<Notify>,
+    beat: &Beat,
+    mut cadence: Cadence,
 ) {
-    tokio::task::spawn_local(accept(trunk.clone()));
-    let mut buffer = Box::new([0u8; PACKET_BYTES_MAX]);
+    tokio::task::spawn_local(peers::accept(peers.clone()));
+    tokio::task::spawn_local(peers::watch_routes(peers.clone()));
     loop {
-        tokio::select! {
-            biased;
-            command = commands.recv() => match command {
-                Some(command) => carry_out(&trunk, command),
-                None => break,
-            },
-            () = wake.notified() => {}
+        if !cadence.beats() {
+            peers.wake.sleep();
         }
-        while trunk.borrow_mut().send_waiting(&mut buffer) {
-            // Others get the thread between two bounded rounds.
-            tokio::task::yield_now().await;
+        // What came between the last round and the line above rang no bell.
+        if cadence.beats() || peers.traffic.borrow().rings_are_empty() {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(command) => carry_out(&peers, command),
+                    None => break,
+                },
+                () = peers.wake.rung() => {}
+                () = beat.tick(), if cadence.beats() => {}
+            }
+        }
+        peers.wake.stay_awake();
+        let packets = send_waiting(&peers).await;
+        let waiting = peers.traffic.borrow().is_waiting();
+        if cadence.after(clock::now(), packets, waiting) {
+            let changed = if cadence.beats() { beat.start() } else { beat.stop() };
+            if let Err(error) = changed {
+                // The kernel takes every time that is not negative.
+                tracing::error!(%error, "beat of the trunk");
+            }
         }
     }
-    let endpoint = trunk.borrow().endpoint.clone();
-    endpoint.close(0u32.into(), b"shutdown");
+    peers.endpoint.close(0u32.into(), b"shutdown");
 }
 
-fn carry_out(trunk: &Shared, command: TrunkCommand) {
+/// Empties the rings; returns how many packets were in them.
+async fn send_waiting(peers: &Peers) -> usize {
+    let mut packets = 0;
+    loop {
+        let round = peers.traffic.borrow_mut().flush(clock::now());
+        packets += round.packets;
+        if !round.more {
+            return packets;
+        }
+        // QUIC and the others get the thread between two bounded rounds.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn carry_out(peers: &Rc<Peers>, command: TrunkCommand) {
     match command {
-        TrunkCommand::Peer { peer, node } => add_peer(trunk, peer, node),
-        TrunkCommand::Open { address, worker } => {
-            trunk.borrow_mut().channels.insert(address, worker);
-        }
-        TrunkCommand::Close { address } => {
-            trunk.borrow_mut().channels.remove(&address);
-        }
-    }
-}
-
-fn add_peer(trunk: &Shared, peer: u32, entry: NodeEntry) {
-    let mut this = trunk.borrow_mut();
-    if let Some(known) = this.peers.get_mut(&peer) {
-        known.entry = entry;
-        return;
-    }
-    let dials = match (this.core, entry.core) {
-        (false, true) => true,
-        (true, false) => false,
-        _ => this.node < entry.node,
-    };
-    let claimed = this.unclaimed.remove(&entry.node);
-    this.peers.insert(peer, Peer { entry, connection: None });
-    drop(this);
-    if let Some(connection) = claimed {
-        adopt(trunk, peer, connection);
-    }
-    if dials {
-        tokio::task::spawn_local(dial(trunk.clone(), peer));
-    }
-}
-
-/// Connects again and again for as long as the peer is known.
-async fn dial(trunk: Shared, peer: u32) {
-    let mut pause = BACKOFF[0];
-    loop {
-        let (endpoint, entry) = {
-            let this = trunk.borrow();
-            let Some(known) = this.peers.get(&peer) else { return };
-            (this.endpoint.clone(), known.entry.clone())
-        };
-        match reach(&endpoint, &entry).await {
-            Ok(connection) => {
-                pause = BACKOFF[0];
-                adopt(&trunk, peer, connection.clone());
-                connection.closed().await;
-            }
-            Err(error) => {
-                tracing::debug!(node = %entry.node, error = format!("{error:#}"), "trunk not reachable");
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF[1]);
-    }
-}
-
-async fn reach(endpoint: &Endpoint, entry: &NodeEntry) -> anyhow::Result<Connection> {
-    let mut addresses = tokio::net::lookup_host(entry.trunk_address.as_str())
-        .await
-        .with_context(|| format!("trunk address {:?}", entry.trunk_address))?;
-    let address = addresses.next().context("trunk address has no IP address")?;
-    let connection = quic::connect(endpoint, address, entry.node.as_str()).await?;
-    peer_identity(&connection)?.require(entry.region.as_str(), entry.node.as_str())?;
-    Ok(connection)
-}
-
-async fn accept(trunk: Shared) {
-    let endpoint = trunk.borrow().endpoint.clone();
-    while let Some(incoming) = endpoint.accept().await {
-        let trunk = trunk.clone();
-        tokio::task::spawn_local(async move {
-            let connection = match incoming.await {
-                Ok(connection) => connection,
-                Err(error) => return tracing::debug!(%error, "trunk handshake failed"),
-            };
-            match peer_identity(&connection) {
-                Ok(identity) => accepted(&trunk, &NodeId(identity.node), connection),
-                Err(error) => {
-                    tracing::warn!(%error, "trunk refused");
-                    connection.close(1u32.into(), b"identity");
-                }
-            }
-        });
-    }
-}
-
-fn accepted(trunk: &Shared, node: &NodeId, connection: Connection) {
-    let peer = {
-        let mut this = trunk.borrow_mut();
-        let found = this.peers.iter().find(|(_, peer)| peer.entry.node == *node).map(|(n, _)| *n);
-        if found.is_none() {
-            this.unclaimed.insert(node.clone(), connection.clone());
-        }
-        found
-    };
-    if let Some(peer) = peer {
-        adopt(trunk, peer, connection);
-    }
-}
-
-/// The connection carries the peer's channels from now on.
-fn adopt(trunk: &Shared, peer: u32, connection: Connection) {
-    {
-        let mut this = trunk.borrow_mut();
-        let Some(known) = this.peers.get_mut(&peer) else { return };
-        known.connection = Some(connection.clone());
-        tracing::info!(node = %known.entry.node, "media trunk up");
-        let _ = this.states.send(TrunkState { peer, up: true });
-    }
-    tokio::task::spawn_local(read(trunk.clone(), peer, connection));
-}
-
-async fn read(trunk: Shared, peer: u32, connection: Connection) {
-    while let Ok(datagram) = connection.read_datagram().await {
-        trunk.borrow_mut().unpack(peer, &datagram);
-    }
-    let mut this = trunk.borrow_mut();
-    let Some(known) = this.peers.get_mut(&peer) else { return };
-    let current = known.connection.as_ref().map(Connection::stable_id);
-    if current == Some(connection.stable_id()) {
-        known.connection = None;
-        tracing::info!(node = %known.entry.node, "media trunk down");
-        let _ = this.states.send(TrunkState { peer, up: false });
-    }
-}
-
-impl Trunk {
-    /// Sends what waits in the rings, one bounded round. True if more may wait.
-    fn send_waiting(&mut self, buffer: &mut [u8; PACKET_BYTES_MAX]) -> bool {
-        let mut packed: BTreeMap<u32, Packing> = BTreeMap::new();
-        let mut more = false;
-        for index in 0..self.outgoing.len() {
-            let mut count = 0;
-            while count < PACKETS_PER_TURN_MAX {
-                let Some(ring) = self.outgoing.get_mut(index) else { break };
-                let Some((address, length)) = ring.receive(buffer) else { break };
-                let packet = buffer.get(..length).unwrap_or_default();
-                let connection =
-                    self.peers.get(&address.peer).and_then(|peer| peer.connection.as_ref());
-                let Some(connection) = connection else {
-                    self.counters.dropped_no_connection.fetch_add(1, Ordering::Relaxed);
-                    count += 1;
-                    continue;
-                };
-                let packing =
-                    packed.entry(address.peer).or_insert_with(|| Packing::new(connection));
-                packing.push(address.channel, packet, &self.counters);
-                count += 1;
-            }
-            more |= count == PACKETS_PER_TURN_MAX;
-        }
-        for packing in packed.into_values() {
-            packing.finish(&self.counters);
-        }
-        more
-    }
-
-    fn unpack(&mut self, peer: u32, datagram: &[u8]) {
-        let mut rest = datagram;
-        let mut woken = 0u64;
-        while !rest.is_empty() {
-            let Some((head, body)) = rest.split_first_chunk::<RECORD_HEAD_BYTES>() else {
-                self.counters.malformed.fetch_add(1, Ordering::Relaxed);
-                break;
-            };
-            let [c0, c1, c2, c3, c4, c5, c6, c7, l0, l1] = *head;
-            let channel = ChannelId(u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]));
-            let length = usize::from(u16::from_be_bytes([l0, l1]));
-            let Some((packet, tail)) = body.split_at_checked(length) else {
-                self.counters.malformed.fetch_add(1, Ordering::Relaxed);
-                break;
-            };
-            rest = tail;
-            let address = Address { peer, channel };
-            let worker = self.channels.get(&address).copied();
-            let Some(worker) = worker else {
-                self.counters.dropped_unknown_channel.fetch_add(1, Ordering::Relaxed);
-                continue;
-            };
-            let Some((ring, _)) = self.incoming.get_mut(usize::from(worker)) else { continue };
-            if ring.send(address, packet) {
-                self.counters.packets_received.fetch_add(1, Ordering::Relaxed);
-                woken |= 1 << (worker & 63);
-            } else {
-                self.counters.dropped_ring_full.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        for (index, (_, doorbell)) in self.incoming.iter().enumerate() {
-            if woken & (1 << (index & 63)) != 0 {
-                doorbell.ring();
-            }
-        }
-    }
-}
-
-/// Datagrams on their way to one peer.
-struct Packing {
-    connection: Connection,
-    size_max: usize,
-    bytes: BytesMut,
-    packets: u64,
-}
-
-impl Packing {
-    fn new(connection: &Connection) -> Self {
-        let size_max = connection.max_datagram_size().unwrap_or(0);
-        let connection = connection.clone();
-        Self { connection, size_max, bytes: BytesMut::with_capacity(size_max), packets: 0 }
-    }
-
-    fn push(&mut self, channel: ChannelId, packet: &[u8], counters: &TrunkCounters) {
-        let size = RECORD_HEAD_BYTES + packet.len();
-        if size > self.size_max {
-            counters.dropped_refused.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        if self.bytes.len() + size > self.size_max {
-            self.flush(counters);
-        }
-        self.bytes.put_u64(channel.0);
-        // At most PACKET_BYTES_MAX, which fits.
-        self.bytes.put_u16(packet.len() as u16);
-        self.bytes.put_slice(packet);
-        self.packets += 1;
-    }
-
-    fn flush(&mut self, counters: &TrunkCounters) {
-        if self.packets == 0 {
-            return;
-        }
-        let datagram: Bytes = self.bytes.split().freeze();
-        // Drops the oldest datagram when the buffer is full: stale audio is never sent.
-        let counter = match self.connection.send_datagram(datagram) {
-            Ok(()) => &counters.packets_sent,
-            Err(_) => &counters.dropped_refused,
-        };
-        counter.fetch_add(self.packets, Ordering::Relaxed);
-        counters.datagrams_sent.fetch_add(1, Ordering::Relaxed);
-        self.packets = 0;
-    }
-
-    fn finish(mut self, counters: &TrunkCounters) {
-        self.flush(counters);
-        let round_trip = u64::try_from(self.connection.rtt().as_micros()).unwrap_or(u64::MAX);
-        counters.round_trip_us.store(round_trip, Ordering::Relaxed);
+        TrunkCommand::Peer { peer, node } => peers::add(peers, peer, node),
+        TrunkCommand::Open { address, worker } => peers.traffic.borrow_mut().open(address, worker),
+        TrunkCommand::Close { address } => peers.traffic.borrow_mut().close(address),
     }
 }

@@ -81,7 +81,8 @@ impl Rig {
             index: 0,
             queues: queues.clone(),
             trunk_out: trunk_sender,
-            trunk_wake: Arc::new(Notify::new()),
+            trunk_wake: Arc::default(),
+            epoch: trunk_ring::Epoch::new(link_daemon::clock::now()),
             trunk_in: trunk_receiver,
             recorder: Arc::clone(&recorder),
             ports_max: 32,
@@ -211,7 +212,7 @@ fn two_phones_talk_and_everything_is_given_back() {
         let mut packet = vec![0x80, 0, 0, 9 + n, 0, 0, 0, 0, 9, 9, 9, 9];
         packet[4..8].copy_from_slice(&(u32::from(n) * 160).to_be_bytes());
         packet.extend([0x31; 160]);
-        assert!(rig.trunk_in.send(address, &packet));
+        assert!(rig.trunk_in.send(address, 0, &packet));
     }
     rig.doorbell.ring();
     assert_eq!(second.hear(), 0x31);

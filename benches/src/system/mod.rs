@@ -19,6 +19,9 @@ pub mod rtpengine;
 pub mod scale;
 pub mod sip;
 pub mod tick;
+pub mod trunk;
+pub mod trunk_flow;
+pub mod trunk_world;
 
 use std::any::Any;
 use std::net::SocketAddr;

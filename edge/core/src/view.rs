@@ -94,6 +94,7 @@ impl EdgeCore {
             legs_max: self.config.legs_max as u64,
             draining: self.draining,
             used: self.used(),
+            routes: Vec::new(),
         }
     }
 

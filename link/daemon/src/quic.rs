@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::tls::{Tls, server_name};
@@ -22,7 +25,7 @@ pub mod stream;
 /// ALPN of the link between edge and control.
 pub const LINK_ALPN: &[u8] = b"tandem-link/1";
 /// ALPN of the media trunk between edges.
-pub const TRUNK_ALPN: &[u8] = b"tandem-trunk/1";
+pub const TRUNK_ALPN: &[u8] = b"tandem-trunk/2";
 
 /// When a connection counts as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +86,21 @@ pub struct TrunkSettings {
     pub rate_bytes_per_s: u64,
     /// Largest round-trip time of the path.
     pub round_trip_max: Duration,
-    /// Bytes of datagrams that wait to be sent; the oldest are dropped beyond it. Small, because
-    /// stale audio is worth nothing: 20 ms of the provisioned rate is a good value.
+    /// Bytes of datagrams handed over at once. Nothing waits in this buffer but what QUIC sends
+    /// next; what may not leave yet stays with the sender, see [`rate::Budget`].
     pub send_buffer_bytes: usize,
     /// Bytes of datagrams that wait to be read.
     pub receive_buffer_bytes: usize,
+    /// Largest datagram that is tried on the path, in bytes of UDP payload.
+    pub datagram_bytes_max: u16,
 }
+
+/// What nearly every path carries: 1500 bytes less the headers of IPv6 and UDP.
+pub const DATAGRAM_BYTES_USUAL: u16 = 1_452;
+/// What jumbo frames of 9000 bytes carry: trunks take datagrams of this size.
+pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
+/// Of so many packets one has to be acknowledged at once, if the delay has not passed before.
+const ACK_EVERY_PACKETS: u32 = 256;
 
 impl TrunkSettings {
     /// Settings for so many calls at once in one direction, 50 packets/s of 200 bytes each.
@@ -101,6 +113,7 @@ impl TrunkSettings {
             round_trip_max,
             send_buffer_bytes: buffer,
             receive_buffer_bytes: buffer.saturating_mul(10),
+            datagram_bytes_max: DATAGRAM_BYTES_USUAL,
         }
     }
 
@@ -112,7 +125,17 @@ impl TrunkSettings {
             rate_bytes_per_s: self.rate_bytes_per_s,
             round_trip_max: self.round_trip_max,
         };
+        // Lost RTP is not sent again: acknowledgements only measure, so few are enough.
+        let mut acknowledge = AckFrequencyConfig::default();
+        acknowledge
+            .ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY_PACKETS))
+            .reordering_threshold(VarInt::from_u32(0))
+            .max_ack_delay(Some(rate::ACK_DELAY_MAX));
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(self.datagram_bytes_max);
         transport
+            .ack_frequency_config(Some(acknowledge))
+            .mtu_discovery_config(Some(discovery))
             .max_concurrent_bidi_streams(VarInt::from_u32(4))
             .max_concurrent_uni_streams(VarInt::from_u32(4))
             .datagram_send_buffer_size(self.send_buffer_bytes)
@@ -159,7 +182,7 @@ pub fn endpoint(tls: &Tls, plan: &EndpointPlan<'_>) -> anyhow::Result<Endpoint> 
         .with_context(|| format!("cannot bind UDP {}", plan.bind))?;
     let server = plan.accept.then(|| server_config(tls, plan)).transpose()?;
     let runtime = Arc::new(TokioRuntime);
-    let mut endpoint = Endpoint::new(endpoint_config(tls), server, socket, runtime)?;
+    let mut endpoint = Endpoint::new(endpoint_config(tls, plan.alpn)?, server, socket, runtime)?;
     endpoint.set_default_client_config(client_config(tls, plan)?);
     Ok(endpoint)
 }
@@ -194,16 +217,19 @@ fn client_config(tls: &Tls, plan: &EndpointPlan<'_>) -> anyhow::Result<quinn::Cl
 
 /// Reset tokens and connection ids are keyed by a secret that survives a restart, so that a peer
 /// learns at its next packet that this process was restarted, not after the idle limit.
-fn endpoint_config(tls: &Tls) -> EndpointConfig {
+fn endpoint_config(tls: &Tls, alpn: &[u8]) -> anyhow::Result<EndpointConfig> {
     let reset = tls.derived_secret(b"tandem quic stateless reset");
     let ids = tls.derived_secret(b"tandem quic connection id");
     let id_key = ids.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset);
     let mut config = EndpointConfig::new(Arc::new(key));
+    if alpn == TRUNK_ALPN {
+        config.max_udp_payload_size(DATAGRAM_BYTES_MAX)?;
+    }
     config.cid_generator(move || {
         Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(id_key))
     });
-    config
+    Ok(config)
 }
 
 /// A UDP socket with big buffers as far as the system allows.

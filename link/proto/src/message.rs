@@ -155,6 +155,26 @@ pub struct Load {
     /// Media resources in use, whoever commanded it.
     #[serde(default)]
     pub used: ResourceUse,
+    /// Media trunks to other nodes.
+    #[serde(default)]
+    pub routes: Vec<RouteReport>,
+}
+
+/// How the media trunk from another node is, measured all the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteReport {
+    /// The other node.
+    pub node: NodeId,
+    /// The trunk is connected; if not, the values are the last ones.
+    pub up: bool,
+    /// Smoothed round-trip time, µs.
+    pub round_trip_us: u64,
+    /// Interarrival jitter of its datagrams, µs (RFC 3550 §6.4.1).
+    pub jitter_us: u64,
+    /// Its datagrams that arrived since the trunk came up.
+    pub datagrams_received: u64,
+    /// Its datagrams that did not.
+    pub datagrams_lost: u64,
 }
 
 /// Which event or command a message carried, as far as it could be read.

@@ -134,7 +134,7 @@ fn calls_of_a_later_release(edge: &LinkEnd) -> Result<()> {
 
     let offer = edge.frame(&event(lacking, 1, offered("+15550077")))?;
     let load =
-        Message::Load(Load { legs: 1, legs_max: 10, draining: false, used: Default::default() });
+        Message::Load(Load { legs: 1, legs_max: 10, draining: false, used: Default::default(), routes: vec![] });
     let nonsense = of_action(&edge.frame(&load)?, "teleport")?;
     edge.send(&[requiring(&offer, LACKING)?, nonsense])?;
     let refusal = |message: &Message| match message {
