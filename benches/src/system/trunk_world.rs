@@ -168,6 +168,7 @@ impl World {
                 region: RegionId("eu".to_owned()),
                 trunk_address: far[side].to_string(),
                 resources: Resources::default(),
+                limits: Default::default(),
                 core: false,
                 available: true,
             };

@@ -37,7 +37,8 @@ async fn an_edge_is_welcomed_and_gets_its_tables() {
     let Message::Tables(tables) = edge.hear().await else { panic!("no tables") };
     assert_eq!(tables.routes.len(), 1);
     edge.say(Message::Reconcile(Reconcile { legs: vec![] })).await;
-    let load = Load { legs: 3, legs_max: 10, draining: false, used: Default::default(), routes: vec![] };
+    let load =
+        Load { legs: 3, legs_max: 10, draining: false, used: Default::default(), routes: vec![] };
     edge.say(Message::Load(load.clone())).await;
     let metrics = ask(control.addresses.admin, "/metrics").await;
     assert!(metrics.contains("tandem_link_connected_edges{peer_region=\"eu\"} 1"), "{metrics}");

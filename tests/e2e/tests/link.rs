@@ -133,8 +133,13 @@ fn calls_of_a_later_release(edge: &LinkEnd) -> Result<()> {
     assert_eq!(envelope.required, ["call/1"]);
 
     let offer = edge.frame(&event(lacking, 1, offered("+15550077")))?;
-    let load =
-        Message::Load(Load { legs: 1, legs_max: 10, draining: false, used: Default::default(), routes: vec![] });
+    let load = Message::Load(Load {
+        legs: 1,
+        legs_max: 10,
+        draining: false,
+        used: Default::default(),
+        routes: vec![],
+    });
     let nonsense = of_action(&edge.frame(&load)?, "teleport")?;
     edge.send(&[requiring(&offer, LACKING)?, nonsense])?;
     let refusal = |message: &Message| match message {
