@@ -1,5 +1,7 @@
 //! Every key of control's configuration, its default, unit and limits.
 
+mod media;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +14,15 @@ use link_daemon::quic::{LinkSettings, Timing};
 use link_daemon::tls::{Tls, TlsFiles};
 use link_proto::table::Route;
 use link_proto::{AccountSid, NodeId, RegionId};
+
+pub use media::{Media, MediaNode, Part};
+
+const LOG_DOC: &str = "Log, to standard error.";
+const SPEECH_DOC: &str = "Speech synthesis for Say, by programs of this machine.";
+const PROMPTS_DOC: &str = "Prompts that are fetched or synthesised.";
+const WEB_DOC: &str = "Requests to customers' servers.";
+const MEDIA_DOC: &str =
+    "Media layer: where its parts (cache, transcoding proxy, text-to-speech) run.";
 
 /// A control node as configured.
 #[derive(Debug, Clone)]
@@ -38,6 +49,8 @@ pub struct Config {
     pub prompts: Prompts,
     /// Requests to customers' servers.
     pub web: Web,
+    /// Where the parts of the media layer run.
+    pub media: Media,
     /// The core's settings, without those of the other fields.
     pub core: CoreConfig,
     /// Patience at the end.
@@ -189,10 +202,11 @@ fn read(r: &mut Reader) -> Config {
             .default("127.0.0.1:9091")
             .read(kind::listen_address())
     });
-    let (log, log_format) = r.table("log", "Log, to standard error.", read_log);
-    let speech = r.table("speech", "Speech synthesis for Say.", read_speech);
-    let prompts = r.table("prompts", "Prompts that are fetched or synthesised.", read_prompts);
-    let web = r.table("web", "Requests to customers' servers.", read_web);
+    let (log, log_format) = r.table("log", LOG_DOC, read_log);
+    let speech = r.table("speech", SPEECH_DOC, read_speech);
+    let prompts = r.table("prompts", PROMPTS_DOC, read_prompts);
+    let media = r.table("media", MEDIA_DOC, |r| media::read_media(r, "127.0.0.1:0"));
+    let web = r.table("web", WEB_DOC, read_web);
     let mut core = r.table("calls", "Calls and their limits.", read_calls);
     r.table("voice", "Defaults of Say.", |r| {
         core.voice = r.key("voice", "Voice of Say without one.").default("man").read(kind::text());
@@ -232,6 +246,7 @@ fn read(r: &mut Reader) -> Config {
         speech,
         prompts,
         web,
+        media,
         core,
         drain_max,
         default_edge: default_edge.map(NodeId),

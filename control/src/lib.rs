@@ -7,6 +7,7 @@
 //!   [`rows`] and [`directory`] — between the core's records and the store.
 //! * [`link_server`] — the edges.
 //! * [`web_client`], [`callback_sender`], [`prompts`] — HTTP to customers, durable callbacks, media.
+//! * [`media_node`] — a process that runs parts of the media layer only.
 //! * [`api`] — the REST API.
 //! * [`metrics`] — what `/metrics` shows.
 //!
@@ -20,6 +21,7 @@ pub mod config;
 pub mod core_task;
 pub mod directory;
 pub mod link_server;
+pub mod media_node;
 pub mod metrics;
 pub mod prompts;
 pub mod rows;

@@ -1,6 +1,6 @@
 //! `tandem-control`: the command line of the control daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,6 +17,9 @@ struct Arguments {
     /// Configuration file.
     #[arg(long, default_value = "control.toml")]
     config: PathBuf,
+    /// Run parts of the media layer and nothing else; the configuration is a media node's.
+    #[arg(long)]
+    media: bool,
     /// Only check the configuration.
     #[arg(long)]
     check: bool,
@@ -30,11 +33,16 @@ const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let (sample, run): (fn() -> String, fn(&Path, bool) -> anyhow::Result<()>) =
+        match arguments.media {
+            true => (config::MediaNode::sample, control::media_node::run_file),
+            false => (config::sample, control::run_file),
+        };
     if arguments.sample {
-        print!("{}", config::sample());
+        print!("{}", sample());
         return ExitCode::SUCCESS;
     }
-    match control::run_file(&arguments.config, arguments.check) {
+    match run(&arguments.config, arguments.check) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

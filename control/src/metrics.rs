@@ -3,6 +3,7 @@
 use std::fmt;
 
 use control_core::Metrics as CoreMetrics;
+use control_media_layer::MediaStats;
 use control_store::{Store, StoreStats};
 use link_daemon::metrics::Metrics;
 use link_daemon::metrics::prometheus_client::collector::Collector;
@@ -76,6 +77,43 @@ impl LinkMetrics {
 /// Registers the counters of core and store, which are read when somebody asks.
 pub fn register_snapshots(metrics: &Metrics, core: CoreHandle, store: Store) {
     metrics.collector(Box::new(Snapshots { core, store }));
+}
+
+/// Registers the counters of the media layer, which are read when somebody asks.
+pub fn register_media(metrics: &Metrics, stats: impl Fn() -> MediaStats + Send + Sync + 'static) {
+    metrics.collector(Box::new(MediaSnapshots(Box::new(stats))));
+}
+
+struct MediaSnapshots(Box<dyn Fn() -> MediaStats + Send + Sync>);
+
+impl fmt::Debug for MediaSnapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MediaSnapshots")
+    }
+}
+
+impl Collector for MediaSnapshots {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let stats = (self.0)();
+        for (name, help, value) in [
+            ("tandem_media_requests", "Media asked for", stats.requests),
+            ("tandem_media_hits", "Answered from the cache without asking", stats.hits),
+            ("tandem_media_revalidated", "Answered after a 304", stats.revalidated),
+            ("tandem_media_stale", "Answered with stale media", stats.stale),
+            ("tandem_media_collapsed", "Waited for another's request", stats.collapsed),
+            ("tandem_media_origin_requests", "Requests to origins", stats.origin_requests),
+            ("tandem_media_transcodes", "Conversions in this process", stats.transcodes),
+            (
+                "tandem_media_speech_requests",
+                "Texts given to speech services",
+                stats.speech_requests,
+            ),
+            ("tandem_media_failures", "Failures", stats.failures),
+        ] {
+            counter(&mut encoder, name, help, value)?;
+        }
+        gauge(&mut encoder, "tandem_media_cache_bytes", "Bytes kept on disk", stats.cache_bytes)
+    }
 }
 
 struct Snapshots {

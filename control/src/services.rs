@@ -37,7 +37,10 @@ pub fn build(config: &Config) -> anyhow::Result<Services> {
                 let sender = CallbackSender::new(SenderConfig::default(), context.store, web);
                 Box::pin(sender.run(context.callbacks, shutdown))
             }),
-            Box::new(move |_, shutdown| Box::pin(sweeper.sweep(shutdown))),
+            Box::new(move |context: Context, shutdown| {
+                sweeper.register(&context.metrics);
+                Box::pin(sweeper.sweep(shutdown))
+            }),
         ],
     })
 }

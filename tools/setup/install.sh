@@ -6,13 +6,13 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 purpose=${1:?run, test or bench}
-build="gcc libc6-dev make"
+build="gcc libc6-dev make pkg-config libopus-dev"
 speech="flite espeak-ng"
 # For the program of the kernel fast path; without them it is left out of the build.
 kernel="clang libbpf-dev"
 case $purpose in
 run) packages="$build $speech" ;;
-test) packages="$build $speech $kernel sip-tester baresip-core tshark sox iproute2 ethtool python3-venv ca-certificates" ;;
+test) packages="$build $speech $kernel sip-tester baresip-core tshark sox ffmpeg iproute2 ethtool python3-venv ca-certificates" ;;
 bench) packages="$build $speech $kernel rtpengine-daemon iproute2 ethtool" ;;
 *) echo "install.sh: unknown purpose '$purpose' (run, test, bench)" >&2; exit 2 ;;
 esac

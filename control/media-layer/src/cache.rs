@@ -15,17 +15,34 @@ use media_core::units::SampleRate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::fetch::Validators;
+use crate::freshness::Fields;
 use crate::layer::Prompt;
 
-/// What a URL led to.
+/// Variants of one URL that are kept (RFC 9111 §4.1).
+const VARIANTS_MAX: usize = 16;
+
+/// What a URL led to, for requests with certain header fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct UrlEntry {
     pub(crate) url: String,
+    /// Of the request: the fields that the response names in `Vary`; absent is empty.
+    pub(crate) selected_by: Fields,
     pub(crate) key: PromptKey,
-    pub(crate) validators: Validators,
+    /// Of the response; freshened by 304 (RFC 9111 §3.2).
+    pub(crate) fields: Fields,
     /// May be used without asking until then.
     pub(crate) fresh_until: SystemTime,
+    /// May be used then while it is asked for again.
+    pub(crate) refresh_until: SystemTime,
+    /// May be used then if the origin fails.
+    pub(crate) error_until: SystemTime,
+}
+
+impl UrlEntry {
+    fn matches(&self, request: &Fields) -> bool {
+        let value = |name: &String| request.get(name).map_or("", String::as_str);
+        self.selected_by.iter().all(|(name, selected)| value(name) == selected)
+    }
 }
 
 struct Entry {
@@ -120,8 +137,8 @@ impl Cache {
         }
         for file in fs::read_dir(self.folder.join("urls"))? {
             let path = file?.path();
-            let entry = fs::read(&path).ok().and_then(|t| serde_json::from_slice(&t).ok());
-            if !entry.is_some_and(|e: UrlEntry| index.entries.contains_key(&e.key)) {
+            let variants: Vec<UrlEntry> = read_variants(&path);
+            if !variants.iter().any(|entry| index.entries.contains_key(&entry.key)) {
                 let _ = fs::remove_file(&path);
             }
         }
@@ -220,25 +237,46 @@ impl Cache {
         self.lock().bytes
     }
 
-    fn url_path(&self, url: &str) -> PathBuf {
-        self.folder.join("urls").join(format!("{}.json", key_of(&[url.as_bytes()]).0))
+    /// `format` = the media parameters of what is kept.
+    fn url_path(&self, url: &str, format: &[u8]) -> PathBuf {
+        self.folder.join("urls").join(format!("{}.json", key_of(&[url.as_bytes(), format]).0))
     }
 
-    /// What is known about a URL, if its prompt is still there.
-    pub(crate) fn url(&self, url: &str) -> Option<UrlEntry> {
-        let text = fs::read(self.url_path(url)).ok()?;
-        let entry: UrlEntry = serde_json::from_slice(&text).ok()?;
-        (entry.url == url && self.prompt(&entry.key).is_some()).then_some(entry)
+    /// What is known about a URL for a request with these header fields, if its prompt is there.
+    pub(crate) fn url(&self, url: &str, format: &[u8], request: &Fields) -> Option<UrlEntry> {
+        let mut variants = read_variants(&self.url_path(url, format)).into_iter();
+        variants.find(|e| e.url == url && e.matches(request) && self.prompt(&e.key).is_some())
     }
 
-    pub(crate) fn put_url(&self, entry: &UrlEntry) -> io::Result<()> {
-        let text = serde_json::to_vec(entry).map_err(io::Error::other)?;
-        write_whole(&self.url_path(&entry.url), &text)
+    /// Keeps an entry in the place of those that the same request would have found.
+    pub(crate) fn put_url(
+        &self,
+        entry: &UrlEntry,
+        format: &[u8],
+        request: &Fields,
+    ) -> io::Result<()> {
+        let path = self.url_path(&entry.url, format);
+        let mut variants = read_variants(&path);
+        variants.retain(|old| old.url == entry.url && !old.matches(request));
+        variants.insert(0, entry.clone());
+        variants.truncate(VARIANTS_MAX);
+        write_whole(&path, &serde_json::to_vec(&variants).map_err(io::Error::other)?)
     }
 
-    pub(crate) fn forget_url(&self, url: &str) {
-        let _ = fs::remove_file(self.url_path(url));
+    pub(crate) fn forget_url(&self, url: &str, format: &[u8], request: &Fields) {
+        let path = self.url_path(url, format);
+        let mut variants = read_variants(&path);
+        variants.retain(|old| old.url == url && !old.matches(request));
+        let text = serde_json::to_vec(&variants).unwrap_or_default();
+        if variants.is_empty() || write_whole(&path, &text).is_err() {
+            let _ = fs::remove_file(&path);
+        }
     }
+}
+
+fn read_variants(path: &Path) -> Vec<UrlEntry> {
+    let text = fs::read(path).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// The file appears whole or not at all.

@@ -1,7 +1,7 @@
 //! Why media cannot be had.
 
 /// A failure with the ecosystem's error code.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error("{code}: {message}")]
 pub struct MediaError {
     /// 11200–11237 not fetched, 11750 too large, 13420 wrong type, 13520 nothing to say, 12400 ours.
@@ -11,6 +11,8 @@ pub struct MediaError {
 }
 
 impl MediaError {
+    /// The URL is none.
+    pub const URL: u32 = 11100;
     /// The retrieval failed.
     pub const RETRIEVAL: u32 = 11200;
     /// Too large or too long.
@@ -26,5 +28,30 @@ impl MediaError {
 
     pub(crate) fn new(code: u32, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+
+    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
+        Self::new(Self::INTERNAL, error.to_string())
+    }
+
+    /// As the parts of the media layer tell it to each other.
+    pub(crate) fn response(&self) -> axum::response::Response {
+        use axum::http::StatusCode;
+        use axum::response::IntoResponse as _;
+        let status = match self.code {
+            Self::URL | Self::EMPTY_TEXT | Self::LONG_TEXT => StatusCode::BAD_REQUEST,
+            Self::TYPE => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::INTERNAL => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        (status, axum::Json(self)).into_response()
+    }
+
+    /// The other way round; `status` and body of a response that is no success.
+    pub(crate) fn from_response(status: u16, body: &[u8]) -> Self {
+        serde_json::from_slice(body).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(body.get(..body.len().min(300)).unwrap_or(&[]));
+            Self::internal(format!("media layer: HTTP {status}: {text}"))
+        })
     }
 }

@@ -1,22 +1,31 @@
 //! The HTTP media layer between call router and application server: ask for a URL or a sentence,
 //! get telephony-ready media.
 //!
-//! [`MediaLayer::get`] fetches (with an HTTP cache in front of the origin), decodes what the bytes
-//! turn out to be, converts it to 8 kHz mono and keeps the result under a key of its content; many
-//! calls that ask for one thing at once cause one request and one conversion. Speech comes from an
-//! HTTP service ([`speech::SpeechService`]) that runs a speech engine as a child process; another
-//! service with the same interface can stand in for it. [`MediaLayer::open`] gives the bytes to
-//! whoever streams them to an edge.
+//! Three parts, each an HTTP service of its own that others can use; in one process they are
+//! joined without the detour, and each can also run in processes of its own ([`MediaService`]):
+//!
+//! * the cache, [`MediaLayer`]: keeps *processed* media by the rules of RFC 9111; many calls that
+//!   ask for one thing at once cause one request and one conversion.
+//! * the transcoding proxy, [`transcode::Transcoder`]: fetches what it is asked for and turns what
+//!   the bytes are into what the asker can use.
+//! * text-to-speech, [`speech::SpeechService`]: runs a speech engine as a child process; another
+//!   service with the same interface can stand in for it.
 
 mod cache;
-mod decode;
 mod error;
 pub mod failure;
 mod fetch;
 mod freshness;
 mod layer;
+mod origin;
+mod pool;
+mod remote;
+mod service;
 pub mod speech;
-mod ssml;
+mod spoken;
+pub mod transcode;
 
 pub use error::MediaError;
-pub use layer::{MediaConfig, MediaLayer, MediaRequest, MediaStats, Prompt};
+pub use layer::{MediaConfig, MediaLayer, MediaRequest, MediaStats, Prompt, Spoken};
+pub use remote::RemoteCache;
+pub use service::{MediaParts, MediaService};

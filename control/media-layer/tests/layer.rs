@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use control_media_layer::speech::{Engine, SpeechConfig, SpeechService};
-use control_media_layer::{MediaConfig, MediaLayer, MediaRequest};
+use control_media_layer::{MediaConfig, MediaLayer, MediaRequest, Spoken};
 use media_core::container::wav;
 use media_core::units::SampleRate;
 use tokio::sync::Semaphore;
@@ -103,7 +103,7 @@ fn layer(folder: &tempfile::TempDir, change: impl FnOnce(&mut MediaConfig)) -> M
 }
 
 fn url(address: SocketAddr, path: &str) -> MediaRequest {
-    MediaRequest::Url { url: format!("http://{address}{path}") }
+    MediaRequest::url(format!("http://{address}{path}"))
 }
 
 #[tokio::test]
@@ -231,9 +231,10 @@ async fn failures_have_their_codes() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refused = closed.local_addr().unwrap();
     drop(closed);
-    let other = |text: &str| MediaRequest::Url { url: text.into() };
-    let speech =
-        |text: String| MediaRequest::Speech { text, voice: "man".into(), language: "en-US".into() };
+    let other = |text: &str| MediaRequest::url(text);
+    let speech = |text: String| {
+        MediaRequest::Speech(Spoken { text, voice: "man".into(), language: "en-US".into() })
+    };
     for (request, code) in [
         (url(address, "/data/none"), 11200),
         (url(address, "/data/page.html"), 13420),
@@ -258,13 +259,12 @@ async fn failures_have_their_codes() {
 async fn med_05_speech_is_made_once_and_sounds() {
     let engines = Engine::installed(&std::env::var_os("PATH").unwrap_or_default());
     assert!(!engines.is_empty(), "install flite or espeak-ng to run the tests");
-    let service = SpeechService::start(SpeechConfig::default()).unwrap();
+    let service = SpeechService::start(&SpeechConfig::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let media = layer(&folder, |config| config.speech_url = Some(service.url()));
-    let say = |text: &str| MediaRequest::Speech {
-        text: text.into(),
-        voice: "woman".into(),
-        language: "en-US".into(),
+    let media = layer(&folder, |config| config.speech_urls = vec![service.url()]);
+    let say = |text: &str| {
+        let (voice, language) = ("woman".into(), "en-US".into());
+        MediaRequest::Speech(Spoken { text: text.into(), voice, language })
     };
     let hello = media.get(say("Hello; $(reboot) \"and\" `welcome`")).await.unwrap();
     assert!((500..15_000).contains(&hello.duration_ms), "{}", hello.duration_ms);
@@ -283,14 +283,14 @@ async fn med_05_speech_is_made_once_and_sounds() {
 #[tokio::test]
 async fn a_speech_service_without_engine_says_so() {
     let config = SpeechConfig { engines: vec![Engine::Festival], ..Default::default() };
-    let service = SpeechService::start(config).unwrap();
+    let service = SpeechService::start(&config).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let media = layer(&folder, |config| config.speech_url = Some(service.url()));
-    let request = MediaRequest::Speech {
+    let media = layer(&folder, |config| config.speech_urls = vec![service.url()]);
+    let request = MediaRequest::Speech(Spoken {
         text: "Hallo".into(),
         voice: "man".into(),
         language: "de-DE".into(),
-    };
+    });
     let error = media.get(request).await.unwrap_err();
     assert_eq!(error.code, 12400);
     assert!(error.message.contains("de-DE"), "{error}");

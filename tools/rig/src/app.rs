@@ -36,6 +36,8 @@ pub struct Recorded {
     pub form: Vec<(String, String)>,
     /// Headers, names in lower case.
     pub headers: BTreeMap<String, String>,
+    /// The body as it came.
+    pub body: Vec<u8>,
 }
 
 impl Recorded {
@@ -289,6 +291,7 @@ async fn answer(
             .iter()
             .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
             .collect(),
+        body: body.to_vec(),
     };
     let page = {
         let mut inner = shared.lock();

@@ -10,6 +10,8 @@ use serde_json::Value;
 pub struct Response {
     /// HTTP status.
     pub status: u16,
+    /// `Content-Type`.
+    pub content_type: String,
     /// Body.
     pub body: Vec<u8>,
 }
@@ -62,9 +64,36 @@ pub fn get(url: &str, credentials: Option<(&str, &str)>) -> anyhow::Result<Respo
     if let Some((user, password)) = credentials {
         request = request.header("Authorization", authorization(user, password));
     }
-    let mut response = request.call().with_context(|| url.to_owned())?;
+    received(request.call().with_context(|| url.to_owned())?)
+}
+
+/// GET with header fields.
+///
+/// # Errors
+/// If there is no response.
+pub fn get_with(url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Response> {
+    let mut request = agent().get(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    received(request.call().with_context(|| url.to_owned())?)
+}
+
+/// POST of a body of any type.
+///
+/// # Errors
+/// If there is no response.
+pub fn post_body(url: &str, content_type: &str, body: &[u8]) -> anyhow::Result<Response> {
+    let request = agent().post(url).content_type(content_type);
+    received(request.send(body).with_context(|| url.to_owned())?)
+}
+
+fn received(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<Response> {
+    let content_type = response.headers().get("content-type");
+    let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = content_type.to_owned();
     let body = response.body_mut().with_config().limit(64 << 20).read_to_vec()?;
-    Ok(Response { status: response.status().as_u16(), body })
+    Ok(Response { status: response.status().as_u16(), content_type, body })
 }
 
 /// POST of a form.
@@ -81,9 +110,7 @@ pub fn post(
         request = request.header("Authorization", authorization(user, password));
     }
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let mut response = request.send(body).with_context(|| url.to_owned())?;
-    let body = response.body_mut().with_config().limit(64 << 20).read_to_vec()?;
-    Ok(Response { status: response.status().as_u16(), body })
+    received(request.send(body).with_context(|| url.to_owned())?)
 }
 
 /// The value of one metric, summed over its labels.

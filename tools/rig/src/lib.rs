@@ -13,4 +13,4 @@ pub mod rig;
 
 pub use app::{AppServer, Page, Recorded};
 pub use process::Process;
-pub use rig::{Control, ControlPlan, Edge, EdgePlan, NumberPlan, Rig, RoutePlan};
+pub use rig::{Control, ControlPlan, Edge, EdgePlan, MediaNode, NumberPlan, Rig, RoutePlan};

@@ -146,6 +146,17 @@ pub struct Control {
     config: PathBuf,
 }
 
+/// A running process of the media layer.
+#[derive(Debug)]
+pub struct MediaNode {
+    /// The process.
+    pub process: Process,
+    /// Its parts.
+    pub url: String,
+    /// Admin.
+    pub admin: SocketAddr,
+}
+
 /// A running edge.
 #[derive(Debug)]
 pub struct Edge {
@@ -226,6 +237,29 @@ impl Rig {
     pub fn control_again(&self, control: &mut Control) -> anyhow::Result<()> {
         control.process = self.spawn("control", &control.node, &control.config)?;
         control.wait_ready()
+    }
+
+    /// Starts a process with these parts of the media layer and waits until it is ready. `more` is
+    /// further TOML.
+    ///
+    /// # Errors
+    /// With the end of its log.
+    pub fn media(&self, node: &str, parts: &[&str], more: &str) -> anyhow::Result<MediaNode> {
+        let (listen, admin) = (ports::tcp()?, ports::tcp()?);
+        let config = self.folder.join(format!("{node}.toml"));
+        let text = format!(
+            "node = {}\nparts = {parts:?}\ndata_folder = \"data-{node}\"\nmedia.listen = \"{listen}\"\n\
+             admin.listen = \"{admin}\"\n{more}",
+            quoted(node)
+        );
+        std::fs::write(&config, text)?;
+        let mut process = self.spawn("media", node, &config)?;
+        let url = format!("http://{listen}");
+        wait_for(&format!("{node} to become ready"), READY_MAX, || {
+            process.check()?;
+            Ok(http::get(&format!("{url}/health"), None).is_ok_and(|r| r.status == 200))
+        })?;
+        Ok(MediaNode { process, url, admin })
     }
 
     /// Starts an edge and waits until it is ready, which it is when it has found control. An edge

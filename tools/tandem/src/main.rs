@@ -43,6 +43,8 @@ enum Command {
     Control(DaemonArguments),
     /// Run the edge daemon.
     Edge(DaemonArguments),
+    /// Run parts of the media layer in a process of their own.
+    Media(DaemonArguments),
     /// Print or check configurations.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -82,6 +84,8 @@ enum Role {
     Edge,
     /// The control daemon.
     Control,
+    /// A process of the media layer.
+    Media,
 }
 
 fn main() -> ExitCode {
@@ -103,10 +107,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Control(DaemonArguments { config, check }) => control::run_file(&config, check),
         Command::Edge(DaemonArguments { config, check }) => edge::run_file(&config, check),
+        Command::Media(DaemonArguments { config, check }) => {
+            control::media_node::run_file(&config, check)
+        }
         Command::Config(ConfigCommand::Sample { role }) => {
             let sample = match role {
                 Role::Edge => edge::config::sample(),
                 Role::Control => control::config::sample(),
+                Role::Media => control::config::MediaNode::sample(),
             };
             print!("{sample}");
             Ok(())
@@ -114,6 +122,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config(ConfigCommand::Check { role, file }) => match role {
             Role::Edge => edge::run_file(&file, true),
             Role::Control => control::run_file(&file, true),
+            Role::Media => control::media_node::run_file(&file, true),
         },
         Command::Calls(arguments) => calls::run(&arguments),
     }

@@ -19,6 +19,21 @@ pub enum Engine {
     Festival,
 }
 
+/// What an engine shall say in one go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Utterance<'a> {
+    /// Plain text.
+    pub(crate) text: &'a str,
+    /// As in the document.
+    pub(crate) voice: &'a str,
+    /// BCP 47.
+    pub(crate) language: &'a str,
+    /// Times the usual speed.
+    pub(crate) rate: f32,
+    /// Times the voice's own pitch.
+    pub(crate) pitch: f32,
+}
+
 /// Why an engine gave no audio.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -71,18 +86,30 @@ impl Engine {
         engines.iter().copied().find(|engine| engine.speaks(language))
     }
 
-    /// Speaks. The result is a WAV file of the engine's own rate.
-    pub async fn speak(
+    /// Whether pitch can be asked of it for this voice; otherwise its audio is shifted.
+    fn pitches(self, voice: &str) -> bool {
+        match self {
+            // The man's voice does not listen to it.
+            Self::Flite => is_female(voice),
+            Self::EspeakNg => true,
+            Self::Festival => false,
+        }
+    }
+
+    /// Speaks. The result is a WAV file of the engine's own rate, and the factor by which it must
+    /// be played faster to have the pitch that was asked for.
+    pub(crate) async fn speak(
         self,
-        text: &str,
-        voice: &str,
-        language: &str,
+        utterance: &Utterance<'_>,
         timeout: Duration,
-    ) -> Result<Vec<u8>, EngineError> {
+    ) -> Result<(Vec<u8>, f32), EngineError> {
         let folder = tempfile::tempdir().map_err(|e| self.failed(&e))?;
-        let work = self.run(folder.path(), text, voice, language);
+        let mut utterance = *utterance;
+        let faster = if self.pitches(utterance.voice) { 1.0 } else { utterance.pitch };
+        utterance.rate /= faster;
+        let work = self.run(folder.path(), &utterance);
         match tokio::time::timeout(timeout, work).await {
-            Ok(result) => result,
+            Ok(result) => result.map(|file| (file, faster)),
             // The child is killed when its handle is dropped with the future.
             Err(_) => Err(EngineError::Timeout(self.program())),
         }
@@ -92,17 +119,12 @@ impl Engine {
         EngineError::Failed(self.program(), error.to_string())
     }
 
-    async fn run(
-        self,
-        folder: &Path,
-        text: &str,
-        voice: &str,
-        language: &str,
-    ) -> Result<Vec<u8>, EngineError> {
+    async fn run(self, folder: &Path, utterance: &Utterance<'_>) -> Result<Vec<u8>, EngineError> {
+        let text = utterance.text;
         let (input, output) = (folder.join("text"), folder.join("speech.wav"));
         tokio::fs::write(&input, text).await.map_err(|e| self.failed(&e))?;
         let mut child = self
-            .command(&input, &output, voice, language)
+            .command(&input, &output, utterance)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -125,23 +147,44 @@ impl Engine {
         tokio::fs::read(&output).await.map_err(|e| self.failed(&e))
     }
 
-    fn command(self, input: &PathBuf, output: &PathBuf, voice: &str, language: &str) -> Command {
+    fn command(self, input: &PathBuf, output: &PathBuf, utterance: &Utterance<'_>) -> Command {
+        let Utterance { voice, language, rate, pitch, .. } = *utterance;
         let mut command = Command::new(self.program());
         match self {
             Self::Flite => {
                 let name = if is_female(voice) { "slt" } else { "rms" };
-                command.args(["-voice", name, "-f"]).arg(input).arg("-o").arg(output);
+                command.args([
+                    "-voice",
+                    name,
+                    "--setf",
+                    &format!("duration_stretch={}", 1.0 / rate),
+                ]);
+                if self.pitches(voice) {
+                    command.args(["--setf", &format!("f0_shift={pitch}")]);
+                }
+                command.arg("-f").arg(input).arg("-o").arg(output);
             }
             Self::EspeakNg => {
                 let name = espeak_voice(voice, language);
-                command.args(["--stdin", "-b", "1", "-s", "160", "-v", &name, "-w"]).arg(output);
+                let words_per_minute = (160.0 * rate).clamp(80.0, 450.0).round().to_string();
+                let pitch = espeak_pitch(pitch).to_string();
+                command.args(["--stdin", "-b", "1", "-s", &words_per_minute, "-p", &pitch]);
+                command.args(["-v", &name, "-w"]).arg(output);
             }
             Self::Festival => {
-                command.arg("-o").arg(output).arg(input);
+                let stretch = format!("(Parameter.set 'Duration_Stretch {})", 1.0 / rate);
+                command.args(["-eval", &stretch]).arg("-o").arg(output).arg(input);
             }
         }
         command
     }
+}
+
+/// The scale of espeak-ng (0 to 99, 50 is the voice's own) as measured at its voices.
+fn espeak_pitch(factor: f32) -> u8 {
+    let steps = factor.ln() * if factor > 1.0 { 105.0 } else { 134.0 };
+    // Casts of floats saturate.
+    (50.0 + steps).round().clamp(0.0, 99.0) as u8
 }
 
 fn primary(language: &str) -> String {
@@ -235,6 +278,12 @@ mod tests {
                 assert_eq!(name, expected, "{voice} {language}");
             }
         }
+    }
+
+    #[test]
+    fn pitch_is_on_the_engines_scale() {
+        let scale = [0.01, 0.8, 1.0, 1.33, 9.0].map(espeak_pitch);
+        assert_eq!(scale, [0, 20, 50, 80, 99]);
     }
 
     #[test]

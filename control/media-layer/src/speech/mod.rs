@@ -1,7 +1,12 @@
-//! Speech as an HTTP service: `POST /speech {text, voice, language}` answers a WAV file.
+//! Speech as an HTTP service: `POST /speech {text, voice, language, rate}`, the text perhaps with
+//! SSML, answers a WAV file. Another engine is reached by an URL that answers the same request with
+//! any audio file.
 
 mod engine;
+mod say_as;
 mod service;
+mod ssml;
 
 pub use engine::{Engine, EngineError};
-pub use service::{SpeechConfig, SpeechRequest, SpeechService};
+pub(crate) use service::LEVEL;
+pub use service::{Speaker, SpeechConfig, SpeechRequest, SpeechService};

@@ -1,5 +1,5 @@
-//! From the bytes of any audio file to 8 kHz mono 16-bit PCM. The MIME type gives the hint, the
-//! bytes decide (MED-03).
+//! From the bytes of any audio file, or of a video's audio track, to mono 16-bit PCM. The MIME type
+//! gives the hint, the bytes decide (MED-03).
 
 use std::io::Cursor;
 
@@ -7,13 +7,16 @@ use media_core::codec::g711;
 use media_core::container::wav;
 use media_core::resample::resample;
 use media_core::units::SampleRate;
-use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
 
+use super::opus::OpusDecoder;
 use crate::error::MediaError;
 
 /// What the first bytes say.
@@ -21,22 +24,27 @@ use crate::error::MediaError;
 enum Kind {
     Wav,
     Au,
-    Aiff,
-    Ogg,
-    Flac,
-    Mpeg,
+    /// Decoded by symphonia under the file name extension it knows.
+    File(&'static str),
     Unknown,
 }
 
 fn sniff(bytes: &[u8]) -> Kind {
     let form = bytes.get(8..12).unwrap_or_default();
+    if bytes.get(4..8) == Some(b"ftyp") {
+        return Kind::File("mp4");
+    }
     match bytes.get(..4).unwrap_or(bytes) {
         b"RIFF" | b"RIFX" | b"RF64" if form == b"WAVE" => Kind::Wav,
-        b"FORM" if form == b"AIFF" || form == b"AIFC" => Kind::Aiff,
+        b"FORM" if form == b"AIFF" || form == b"AIFC" => Kind::File("aiff"),
         b".snd" => Kind::Au,
-        b"OggS" => Kind::Ogg,
-        b"fLaC" => Kind::Flac,
-        [b'I', b'D', b'3', _] => Kind::Mpeg,
+        b"OggS" => Kind::File("ogg"),
+        b"fLaC" => Kind::File("flac"),
+        [0x1a, 0x45, 0xdf, 0xa3] => Kind::File("mkv"),
+        // A tag in front of MPEG audio; of AAC, too, which the probe tells apart.
+        [b'I', b'D', b'3', _] => Kind::File("mp3"),
+        // ADTS: sync word and layer 0.
+        [0xff, second, _, _] if second & 0xf6 == 0xf0 => Kind::File("aac"),
         // Sync word, a layer that is not reserved, a bit rate and a sampling rate that exist.
         [0xff, second, third, _]
             if second & 0xe0 == 0xe0
@@ -44,14 +52,20 @@ fn sniff(bytes: &[u8]) -> Kind {
                 && third & 0xf0 != 0xf0
                 && third & 0x0c != 0x0c =>
         {
-            Kind::Mpeg
+            Kind::File("mp3")
         }
         _ => Kind::Unknown,
     }
 }
 
-/// Decodes and converts. `mime` is the type without parameters in lower case, empty if not given.
-pub(crate) fn decode(bytes: &[u8], mime: &str, length_ms_max: u64) -> Result<Vec<i16>, MediaError> {
+/// Decodes and converts to `to`. `mime` is the type without parameters in lower case, empty if not
+/// given.
+pub(crate) fn decode(
+    bytes: &[u8],
+    mime: &str,
+    to: SampleRate,
+    length_ms_max: u64,
+) -> Result<Vec<i16>, MediaError> {
     if !plausible(mime) {
         return Err(MediaError::new(MediaError::TYPE, format!("content type {mime} is not audio")));
     }
@@ -59,13 +73,10 @@ pub(crate) fn decode(bytes: &[u8], mime: &str, length_ms_max: u64) -> Result<Vec
         Kind::Wav => match wav::read(bytes) {
             Ok(audio) => audio,
             // ADPCM and floats, for example.
-            Err(_) => by_symphonia(bytes, "wav", length_ms_max)?,
+            Err(_) => by_symphonia(bytes, "wav", to, length_ms_max)?,
         },
         Kind::Au => au(bytes)?,
-        Kind::Aiff => by_symphonia(bytes, "aiff", length_ms_max)?,
-        Kind::Ogg => by_symphonia(bytes, "ogg", length_ms_max)?,
-        Kind::Flac => by_symphonia(bytes, "flac", length_ms_max)?,
-        Kind::Mpeg => by_symphonia(bytes, "mp3", length_ms_max)?,
+        Kind::File(extension) => by_symphonia(bytes, extension, to, length_ms_max)?,
         Kind::Unknown => raw(bytes, mime)?,
     };
     if rate.ms_of_samples(samples.len() as u64) > length_ms_max {
@@ -74,14 +85,22 @@ pub(crate) fn decode(bytes: &[u8], mime: &str, length_ms_max: u64) -> Result<Vec
     if samples.is_empty() {
         return Err(MediaError::new(MediaError::TYPE, "the file holds no audio"));
     }
-    resample(&samples, rate, SampleRate::HZ_8000)
+    resample(&samples, rate, to)
         .map_err(|error| MediaError::new(MediaError::TYPE, error.to_string()))
 }
 
 fn plausible(mime: &str) -> bool {
+    const NEUTRAL: &[&str] = &[
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/ogg",
+        "application/mp4",
+        "application/x-matroska",
+    ];
     mime.is_empty()
         || mime.starts_with("audio/")
-        || matches!(mime, "application/octet-stream" | "binary/octet-stream" | "application/ogg")
+        || mime.starts_with("video/")
+        || NEUTRAL.contains(&mime)
 }
 
 fn too_long(length_ms_max: u64) -> MediaError {
@@ -94,7 +113,7 @@ fn raw(bytes: &[u8], mime: &str) -> Result<(SampleRate, Vec<i16>), MediaError> {
     let decode = match mime {
         "audio/basic" | "audio/ulaw" | "audio/x-ulaw" | "audio/mulaw" | "audio/x-mulaw"
         | "audio/pcmu" => g711::decode_ulaw,
-        "audio/alaw" | "audio/x-alaw" | "audio/pcma" => g711::decode_alaw,
+        "audio/alaw" | "audio/x-alaw" | "audio/x-alaw-basic" | "audio/pcma" => g711::decode_alaw,
         _ => {
             let message = format!("content of type {mime:?} is no audio that can be decoded");
             return Err(MediaError::new(MediaError::TYPE, message));
@@ -139,6 +158,7 @@ fn mix_down(interleaved: &[i16], channels: usize, out: &mut Vec<i16>) {
 fn by_symphonia(
     bytes: &[u8],
     extension: &str,
+    to: SampleRate,
     length_ms_max: u64,
 ) -> Result<(SampleRate, Vec<i16>), MediaError> {
     let wrong = |error: Error| MediaError::new(MediaError::TYPE, format!("{extension}: {error}"));
@@ -152,29 +172,54 @@ fn by_symphonia(
         .map_err(wrong)?;
     let track = format.default_track(TrackType::Audio).ok_or_else(nothing)?;
     let parameters = track.codec_params.as_ref().and_then(|p| p.audio()).ok_or_else(nothing)?;
-    let mut decoder = symphonia::default::get_codecs()
-        .make_audio_decoder(parameters, &AudioDecoderOptions::default())
-        .map_err(wrong)?;
+    let mut decoder = if parameters.codec == CODEC_ID_OPUS {
+        let head = parameters.extra_data.as_deref().unwrap_or_default();
+        PacketDecoder::Opus(Box::new(OpusDecoder::new(head, to)?))
+    } else {
+        let codecs = symphonia::default::get_codecs();
+        let options = AudioDecoderOptions::default();
+        let decoder = codecs.make_audio_decoder(parameters, &options).map_err(wrong)?;
+        PacketDecoder::Symphonia(decoder, Vec::new())
+    };
     let track = track.id;
-    let (mut rate, mut mono, mut interleaved) = (0, Vec::new(), Vec::<i16>::new());
+    let (mut rate, mut mono) = (0, Vec::new());
     // A packet that cannot be decoded is left out. The end of the file may be torn off.
     while let Ok(Some(packet)) = format.next_packet() {
         if packet.track_id != track {
             continue;
         }
-        let Ok(audio) = decoder.decode(&packet) else { continue };
-        if rate != 0 && audio.spec().rate() != rate {
+        let Some(packet_rate) = decoder.decode(&packet, &mut mono) else { continue };
+        if rate != 0 && packet_rate != rate {
             return Err(MediaError::new(MediaError::TYPE, "the sampling rate changes"));
         }
-        rate = audio.spec().rate();
-        audio.copy_to_vec_interleaved(&mut interleaved);
-        mix_down(&interleaved, audio.spec().channels().count(), &mut mono);
+        rate = packet_rate;
         let samples_max = u64::from(rate).saturating_mul(length_ms_max) / 1000;
         if mono.len() as u64 > samples_max {
             return Err(too_long(length_ms_max));
         }
     }
     Ok((SampleRate(rate), mono))
+}
+
+/// What decodes the packets of a track.
+enum PacketDecoder {
+    Symphonia(Box<dyn AudioDecoder>, Vec<i16>),
+    Opus(Box<OpusDecoder>),
+}
+
+impl PacketDecoder {
+    /// Appends mono samples; their rate in Hz. `None`: the packet is damaged.
+    fn decode(&mut self, packet: &Packet, mono: &mut Vec<i16>) -> Option<u32> {
+        match self {
+            Self::Symphonia(decoder, interleaved) => {
+                let audio = decoder.decode(packet).ok()?;
+                audio.copy_to_vec_interleaved(interleaved);
+                mix_down(interleaved, audio.spec().channels().count(), mono);
+                Some(audio.spec().rate())
+            }
+            Self::Opus(decoder) => decoder.decode(&packet.data, mono),
+        }
+    }
 }
 
 /// Brings speech to an even level: active parts at -20 dB of full scale, peaks below -1 dB.
@@ -216,10 +261,14 @@ mod tests {
         let samples = tone(8000, 0.5, 8000.0);
         let file = wav::write_pcm16(SampleRate::HZ_8000, &samples);
         for mime in ["audio/wav", "audio/mpeg", "application/octet-stream", ""] {
-            assert_eq!(decode(&file, mime, 1000), Ok(samples.clone()), "{mime}");
+            assert_eq!(
+                decode(&file, mime, SampleRate::HZ_8000, 1000),
+                Ok(samples.clone()),
+                "{mime}"
+            );
         }
         let codes: Vec<u8> = samples.iter().map(|s| g711::encode_ulaw_sample(*s)).collect();
-        let basic = decode(&codes, "audio/basic", 1000).unwrap();
+        let basic = decode(&codes, "audio/basic", SampleRate::HZ_8000, 1000).unwrap();
         assert_eq!(basic.len(), samples.len());
         assert!(basic.iter().zip(&samples).all(|(a, b)| a.abs_diff(*b) < 300));
 
@@ -228,7 +277,7 @@ mod tests {
             au.extend(word.to_be_bytes());
         }
         au.extend(&codes);
-        assert_eq!(decode(&au, "audio/basic", 1000).unwrap(), basic);
+        assert_eq!(decode(&au, "audio/basic", SampleRate::HZ_8000, 1000).unwrap(), basic);
 
         for (bytes, mime, code) in [
             (file.as_slice(), "text/html", 13420),
@@ -238,16 +287,16 @@ mod tests {
             (b".snd", "audio/basic", 13420),
             (b"\xff\xfb\x90\x00", "audio/mpeg", 13420),
         ] {
-            let error = decode(bytes, mime, 1000).unwrap_err();
+            let error = decode(bytes, mime, SampleRate::HZ_8000, 1000).unwrap_err();
             assert_eq!(error.code, code, "{mime}: {error}");
         }
-        assert_eq!(decode(&file, "audio/wav", 100).unwrap_err().code, 11750);
+        assert_eq!(decode(&file, "audio/wav", SampleRate::HZ_8000, 100).unwrap_err().code, 11750);
     }
 
     #[test]
     fn other_rates_become_8_khz_of_the_same_length_and_pitch() {
         let file = wav::write_pcm16(SampleRate::HZ_16000, &tone(16_000, 1.0, 8000.0));
-        let samples = decode(&file, "audio/wav", 2000).unwrap();
+        let samples = decode(&file, "audio/wav", SampleRate::HZ_8000, 2000).unwrap();
         assert_eq!(samples.len(), 8000);
         let crossings = samples.windows(2).filter(|w| w[0] < 0 && w[1] >= 0).count();
         assert!((438..=441).contains(&crossings), "{crossings}");
