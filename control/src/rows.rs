@@ -52,6 +52,7 @@ impl Rows {
             status: word(&record.status),
             channels: i64::from(record.channels),
             source: record.source.clone(),
+            track: (!record.track.is_empty()).then(|| record.track.clone()),
             duration_ms: record.duration_ms.map(whole),
             path: stored.then(|| path.to_string_lossy().into_owned()),
             size_bytes: size.map(whole),

@@ -179,6 +179,8 @@ fn two_phones_talk_and_everything_is_given_back() {
     let program = RecordProgram {
         recorder: RecorderHandle(9),
         with: None,
+        track: edge_media::command::RecordTrack::Received,
+        paused: None,
         dual_channel: false,
         start: ProgramStart::Now,
         length_max_ms: 60,

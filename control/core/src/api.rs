@@ -1,7 +1,7 @@
 //! The REST actions that change calls: create, redirect, hang up. Lists and fetches are the
 //! store's business.
 
-use link_proto::{AccountSid, CallSid};
+use link_proto::{AccountSid, CallSid, RecordingSid};
 
 use crate::record::CallRecord;
 
@@ -30,6 +30,24 @@ pub enum ApiAction {
     UpdateCall {
         /// Which.
         call: CallSid,
+        /// Parameters.
+        form: Vec<(String, String)>,
+    },
+    /// `POST Calls/{sid}/Recordings`.
+    StartRecording {
+        /// Which call.
+        call: CallSid,
+        /// Name of the new recording, minted by the caller.
+        recording: RecordingSid,
+        /// Parameters.
+        form: Vec<(String, String)>,
+    },
+    /// `POST Calls/{sid}/Recordings/{sid}`: pause, go on, stop.
+    UpdateRecording {
+        /// Which call.
+        call: CallSid,
+        /// `None` = `Twilio.CURRENT`, the one that was started last.
+        recording: Option<RecordingSid>,
         /// Parameters.
         form: Vec<(String, String)>,
     },

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use link_proto::table::Tables;
-use link_proto::{CallSid, RecordingSid, RegionId};
+use link_proto::{AccountSid, CallSid, RecordingSid, RegionId};
 use rand::rngs::StdRng;
 
-use crate::api::{ApiAction, ApiReply, ApiRequest};
+use crate::api::{ApiAction, ApiError, ApiReply, ApiRequest};
 use crate::call::session::Session;
 use crate::call::turn::{Nodes, Turn, Waiting};
 use crate::directory::Directory;
@@ -270,6 +270,29 @@ impl ControlCore {
         self.nodes.tables.version += 1;
     }
 
+    /// Lets the session of a call carry out an API action about it.
+    fn change_call(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        reply: u64,
+        account: AccountSid,
+        call: CallSid,
+        change: impl FnOnce(&mut Session, &mut Turn<'_>) -> Result<(), ApiError>,
+    ) {
+        let sid = self.legs.get(&call).copied();
+        let owner = sid.and_then(|sid| self.sessions.get(&sid)).map(|s| s.account);
+        let (Some(sid), true) = (sid, owner == Some(account)) else {
+            let error = control::error(400, error_code::API_NOT_IN_STATE, "");
+            let answer = Effect::Reply(ApiReply { reply, result: Err(error) });
+            return self.outputs.push_back(Output { ops: Vec::new(), then: vec![answer] });
+        };
+        self.with_session(now, unix_ms, sid, |session, turn| match change(session, turn) {
+            Ok(()) => answer(turn, session, call, reply),
+            Err(error) => turn.effect(Effect::Reply(ApiReply { reply, result: Err(error) })),
+        });
+    }
+
     fn api(&mut self, now: Instant, unix_ms: u64, request: ApiRequest) {
         let ApiRequest { reply, account, action } = request;
         let refuse = |core: &mut Self, error| {
@@ -296,19 +319,18 @@ impl ControlCore {
                 }
             }
             ApiAction::UpdateCall { call, form } => {
-                let sid = self.legs.get(&call).copied();
-                let owner = sid.and_then(|sid| self.sessions.get(&sid)).map(|s| s.account);
-                let (Some(sid), true) = (sid, owner == Some(account)) else {
-                    let error = control::error(400, error_code::API_NOT_IN_STATE, "");
-                    return refuse(self, error);
-                };
-                self.with_session(now, unix_ms, sid, |session, turn| {
-                    match session.update_call(turn, call, &form) {
-                        Ok(()) => answer(turn, session, call, reply),
-                        Err(error) => {
-                            turn.effect(Effect::Reply(ApiReply { reply, result: Err(error) }));
-                        }
-                    }
+                self.change_call(now, unix_ms, reply, account, call, |session, turn| {
+                    session.update_call(turn, call, &form)
+                });
+            }
+            ApiAction::StartRecording { call, recording, form } => {
+                self.change_call(now, unix_ms, reply, account, call, |session, turn| {
+                    session.start_recording(turn, call, recording, &form)
+                });
+            }
+            ApiAction::UpdateRecording { call, recording, form } => {
+                self.change_call(now, unix_ms, reply, account, call, |session, turn| {
+                    session.update_recording(turn, call, recording, &form)
                 });
             }
         }

@@ -191,6 +191,8 @@ pub struct Alert {
 pub enum RecordingStatus {
     /// Being made.
     InProgress,
+    /// Being made, interrupted.
+    Paused,
     /// Ended; bytes on their way.
     Processing,
     /// Bytes are there.
@@ -210,8 +212,11 @@ pub struct RecordingRecord {
     pub call: CallSid,
     /// State.
     pub status: RecordingStatus,
-    /// `RecordVerb`, `DialVerb`, `OutboundAPI`.
+    /// `RecordVerb`, `DialVerb`, `OutboundAPI`, `StartCallRecordingAPI`.
     pub source: String,
+    /// `inbound`, `outbound` or `both`, seen from the leg.
+    #[serde(default)]
+    pub track: String,
     /// 1 or 2.
     pub channels: u32,
     /// Length in ms.

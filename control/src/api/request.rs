@@ -20,11 +20,18 @@ pub(super) enum Extension {
     Json,
     Wav,
     Mp3,
+    Ogg,
 }
 
 /// Segments of a path and the extension of the last one.
 pub(super) fn split(path: &str) -> (Vec<String>, Extension) {
-    let known = [(".json", Extension::Json), (".wav", Extension::Wav), (".mp3", Extension::Mp3)];
+    let known = [
+        (".json", Extension::Json),
+        (".wav", Extension::Wav),
+        (".mp3", Extension::Mp3),
+        (".ogg", Extension::Ogg),
+        (".opus", Extension::Ogg),
+    ];
     let (path, extension) = known
         .into_iter()
         .find_map(|(text, extension)| path.strip_suffix(text).map(|rest| (rest, extension)))

@@ -604,6 +604,7 @@ fn a_recording_starts_after_the_beep_and_is_handed_over() {
     let rules = RecordRules {
         recording,
         with: None,
+        track: Default::default(),
         dual_channel: false,
         start: StartWhen::AfterPlay(OpId(1)),
         length_max_ms: 60_000,

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use link_proto::media::{AudioCodec, LinkPath};
+pub use link_proto::media::{AudioCodec, LinkPath, RecordTrack};
 use link_proto::{ChannelId, OpId};
 
 /// A port of a worker: a place in a table and how often the place was used before.
@@ -214,6 +214,15 @@ pub struct CollectProgram {
     pub stops_play: Option<OpId>,
 }
 
+/// What becomes of the time in which a recording is interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordPause {
+    /// It is silence in the recording.
+    Silence,
+    /// It is left out.
+    Skip,
+}
+
 /// Recording.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordProgram {
@@ -221,6 +230,10 @@ pub struct RecordProgram {
     pub recorder: RecorderHandle,
     /// Second port.
     pub with: Option<PortKey>,
+    /// Direction of the first port.
+    pub track: RecordTrack,
+    /// It begins interrupted.
+    pub paused: Option<RecordPause>,
     /// Two channels instead of a mix.
     pub dual_channel: bool,
     /// When it begins.
@@ -312,6 +325,13 @@ pub enum WorkerCommand {
         port: PortKey,
         /// Rules.
         program: RecordProgram,
+    },
+    /// Interrupt a recording, or go on with it (`None`).
+    PauseRecord {
+        /// Name of the program.
+        op: OpKey,
+        /// How.
+        pause: Option<RecordPause>,
     },
     /// Report each of these keys at a port.
     StartWatch {

@@ -5,8 +5,8 @@ use std::time::Instant;
 use media_core::dtmf::Digit;
 
 use crate::command::{
-    ChannelConfig, CollectProgram, LegConfig, OpKey, PortKey, ProgramItem, RecordProgram,
-    SessionKey, WorkerCommand,
+    ChannelConfig, CollectProgram, LegConfig, OpKey, PortKey, ProgramItem, RecordPause,
+    RecordProgram, RecordTrack, SessionKey, WorkerCommand,
 };
 use crate::digits::Way;
 use crate::event::{CollectEnd, LegStats, PlayEnd, RecordEnd, RegionCounters, WorkerEvent};
@@ -43,6 +43,7 @@ impl Worker {
             WorkerCommand::StartRecord { op, port, program } => {
                 self.start_record(op, port, program, at, tx);
             }
+            WorkerCommand::PauseRecord { op, pause } => self.pause_record(op, pause, at, tx),
             WorkerCommand::StartWatch { op, port, keys } => self.start_watch(op, port, keys),
             WorkerCommand::StartOp { op } => self.start_op(op, at),
             WorkerCommand::StopOp { op } => self.stop_op(op, at, tx),
@@ -267,7 +268,9 @@ impl Worker {
             let end = if slot.is_none() { RecordEnd::LegEnded } else { RecordEnd::Failed };
             return self.refuse_record(key, recorder, end, tx);
         };
-        let with = program.with.and_then(|with| self.ports.find(with)).filter(|with| *with != slot);
+        let taps = program.track != RecordTrack::Received;
+        let with = program.with.filter(|_| !taps).and_then(|with| self.ports.find(with));
+        let with = with.filter(|with| *with != slot);
         let body = Body::Record(Record::new(program, tracks, with, at.us));
         let Ok(place) = self.listen(slot, Op { key, port: slot, body }) else {
             self.tracks.give_back(tracks);
@@ -276,6 +279,9 @@ impl Worker {
         if let Some(with) = with
             && !self.ports.get_mut(with).is_some_and(|port| port.listeners.push(place))
         {
+            return self.end_record(place, RecordEnd::Failed, tx);
+        }
+        if taps && !self.ports.get_mut(slot).is_some_and(|port| port.out.taps.push(place)) {
             self.end_record(place, RecordEnd::Failed, tx);
         }
     }
@@ -327,9 +333,20 @@ impl Worker {
         for slot in [Some(slot), with].into_iter().flatten() {
             if let Some(port) = self.ports.get_mut(slot) {
                 port.listeners.remove(place);
+                port.out.taps.remove(place);
             }
         }
         self.settle_detector(slot);
+    }
+
+    fn pause_record<T: Tx>(&mut self, key: OpKey, pause: Option<RecordPause>, at: At, tx: &mut T) {
+        let Some(place) = self.ops.find(key) else { return };
+        // What was heard until now is not affected.
+        self.record_blocks(place, at, tx);
+        let Some(op) = self.ops.get_mut(place).filter(|op| op.key == key) else { return };
+        if let Body::Record(record) = &mut op.body {
+            record.paused = pause;
+        }
     }
 
     fn start_op(&mut self, key: OpKey, at: At) {

@@ -5,6 +5,7 @@ use media_core::rtp::rewrite::Outgoing;
 use media_core::units::PayloadType;
 
 use crate::limits::PTIME_MS_MAX;
+use crate::path::record::record_sent;
 use crate::port::Exit;
 use crate::tx::{Component, Tx};
 use crate::worker::{At, Worker};
@@ -37,6 +38,11 @@ impl Worker {
         let Some(exit) = port.exit() else { return };
         port.out.sent.on_packet(numbers.timestamp, payload.len(), at.us);
         port.out.last_us = Some(at.us);
+        if !port.out.taps.as_slice().is_empty() && payload_type == port.out.payload_type {
+            let (codec, taps) = (port.out.codec, port.out.taps);
+            let numbers = (fields.ssrc, fields.seq, fields.timestamp);
+            record_sent(&mut self.ops, &mut self.tracks, taps, numbers, codec, payload, at.us);
+        }
         match exit {
             Exit::Endpoint(to) => {
                 port.counters.packets_to_endpoints += 1;

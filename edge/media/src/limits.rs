@@ -9,6 +9,8 @@ use media_core::jitter::JitterConfig;
 pub const SINKS_MAX: usize = 8;
 /// Programs that may listen to one port.
 pub const LISTENERS_MAX: usize = 8;
+/// Recordings of what one port sends.
+pub const TAPS_MAX: usize = 4;
 /// Digits that wait to be sent as telephone-event on one port.
 pub const DIGITS_WAITING_MAX: usize = 16;
 /// Digits after which an unlimited collection ends.

@@ -16,7 +16,7 @@ use crate::command::{
 use crate::digits::Doubles;
 use crate::event::RegionCounters;
 use crate::latch::Latch;
-use crate::limits::{DIGITS_WAITING_MAX, LISTENERS_MAX, PTIME_MS_MAX, SINKS_MAX};
+use crate::limits::{DIGITS_WAITING_MAX, LISTENERS_MAX, PTIME_MS_MAX, SINKS_MAX, TAPS_MAX};
 use crate::list::List;
 use crate::worker::Random;
 
@@ -122,6 +122,9 @@ pub(crate) struct Outbound {
     pub(crate) event: Option<EventSender>,
     pub(crate) digits: List<DIGITS_WAITING_MAX>,
     pub(crate) last_us: Option<u64>,
+    /// Recordings of what is sent. Empty for nearly every port: whoever forwards packets without
+    /// this worker has to look at it.
+    pub(crate) taps: List<TAPS_MAX>,
 }
 
 impl Outbound {
@@ -143,6 +146,7 @@ impl Outbound {
             event: None,
             digits: List::new(),
             last_us: None,
+            taps: List::new(),
         }
     }
 

@@ -59,6 +59,8 @@ fn packets_and_ticks_allocate_nothing() {
     let program = RecordProgram {
         recorder: RecorderHandle(1),
         with: Some(key(1)),
+        track: edge_media::command::RecordTrack::Received,
+        paused: None,
         dual_channel: true,
         start: ProgramStart::Now,
         length_max_ms: 600_000,

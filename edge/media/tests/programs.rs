@@ -317,6 +317,8 @@ fn record(rig: &mut Rig, port: PortKey, change: impl FnOnce(&mut RecordProgram))
     let mut program = RecordProgram {
         recorder: RecorderHandle(5),
         with: None,
+        track: edge_media::command::RecordTrack::Received,
+        paused: None,
         dual_channel: false,
         start: ProgramStart::Now,
         length_max_ms: 3_600_000,

@@ -113,6 +113,19 @@ pub struct CollectRules {
     pub stops_play: Option<OpId>,
 }
 
+/// Which direction of a port is recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordTrack {
+    /// What arrives at the port.
+    #[default]
+    Received,
+    /// What is sent out of the port.
+    Sent,
+    /// What arrives is the first channel, what is sent the second one, or both are mixed.
+    Both,
+}
+
 /// Recording of one or two ports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordRules {
@@ -120,6 +133,9 @@ pub struct RecordRules {
     pub recording: RecordingSid,
     /// Second port: what arrives there is the second channel, or is mixed in.
     pub with: Option<Port>,
+    /// Direction of the port. With [`Self::with`] it is what arrives.
+    #[serde(default)]
+    pub track: RecordTrack,
     /// Two channels instead of a mix.
     pub dual_channel: bool,
     /// When the recording begins.
@@ -223,6 +239,18 @@ pub enum MediaCommand {
     },
     /// End a program. A play, collect or record program reports its result.
     Stop {
+        /// Operation.
+        op: OpId,
+    },
+    /// Interrupt a recording.
+    PauseRecord {
+        /// Operation.
+        op: OpId,
+        /// Silence stands for what is left out; otherwise time is left out as well.
+        silence: bool,
+    },
+    /// Go on with a recording.
+    ResumeRecord {
         /// Operation.
         op: OpId,
     },

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CallSid, NodeId, OpId, RegionId};
 use crate::media::{
-    AudioCodec, CollectRules, LinkPath, MediaCommand, PlayItem, RecordRules, StartWhen,
+    AudioCodec, CollectRules, LinkPath, MediaCommand, PlayItem, RecordRules, RecordTrack, StartWhen,
 };
 use crate::table::{NodeEntry, Resource, ResourceUse, Resources};
 use graph::Builder;
@@ -198,6 +198,11 @@ fn place(input: &PlanInput, builder: &mut Builder<'_>, need: &Need) -> Result<()
         }
         Need::Record { op, leg, with, rules } => {
             let node = builder.choose(*leg, Resource::Record, |r| r.record)?;
+            let home = &find(input, *leg)?.node;
+            if rules.track != RecordTrack::Received && node != *home {
+                // Only there is known what is sent to the leg.
+                return Err(PlanError::NoResource { resource: Resource::Record.name(), leg: *leg });
+            }
             let port = builder.from(*leg, &node)?;
             let with = match with {
                 Some(other) => Some(builder.from(*other, &node)?),

@@ -224,6 +224,8 @@ impl ModelWorker {
                 self.start(now, op, port, Program::Watch { keys });
             }
             WorkerCommand::StartOp { op } => self.start_waiting(now, op),
+            // The model has no sound: a pause changes nothing that it reports.
+            WorkerCommand::PauseRecord { .. } => {}
             WorkerCommand::StopOp { op } => self.stop(now, op),
             WorkerCommand::InjectDigit { port, digit, .. } => self.press(now, port, digit),
             WorkerCommand::Snapshot { session, phase } => {

@@ -117,12 +117,47 @@ impl Session {
         OpId(self.media.next_op)
     }
 
-    /// Plans for `needs` and sends what leads there.
+    /// Plans for `needs`, and for recordings beside the instructions, and sends what leads there.
     pub(crate) fn set_needs(
         &mut self,
         turn: &mut Turn<'_>,
-        needs: Vec<Need>,
+        mut needs: Vec<Need>,
     ) -> Result<(), PlanError> {
+        needs.retain(|need| op_of(need).is_none_or(|op| !self.leg_recordings.contains_key(&op)));
+        let beside = self.leg_recording_needs();
+        if beside.is_empty() {
+            return self.plan_needs(turn, needs);
+        }
+        let all = needs.iter().cloned().chain(beside).collect();
+        self.plan_needs(turn, all).or_else(|_| {
+            // The instructions go before them.
+            let ended = std::mem::take(&mut self.leg_recordings);
+            self.plan_needs(turn, needs)?;
+            for recording in ended.into_values() {
+                self.recording_interrupted(turn, recording.rules.recording);
+            }
+            Ok(())
+        })
+    }
+
+    /// A recording was added, the instructions are the same.
+    pub(crate) fn plan_again(&mut self, turn: &mut Turn<'_>) -> Result<(), PlanError> {
+        let mut needs = self.media.needs.clone();
+        needs.retain(|need| op_of(need).is_none_or(|op| !self.leg_recordings.contains_key(&op)));
+        needs.extend(self.leg_recording_needs());
+        self.plan_needs(turn, needs)
+    }
+
+    /// A recording has ended, the instructions are the same.
+    pub(crate) fn needs_without(&mut self, turn: &mut Turn<'_>, op: OpId) {
+        let mut needs = std::mem::take(&mut self.media.needs);
+        needs.retain(|need| op_of(need) != Some(op));
+        if self.set_needs(turn, needs).is_err() {
+            turn.metrics.internal_errors += 1;
+        }
+    }
+
+    fn plan_needs(&mut self, turn: &mut Turn<'_>, needs: Vec<Need>) -> Result<(), PlanError> {
         let live = |leg: &CallSid| self.legs.get(leg).is_some_and(|leg| !leg.ended());
         let legs: Vec<LegFacts> = self
             .legs
@@ -266,6 +301,7 @@ impl Session {
             }
             MediaEvent::RecordDone { op, recording, duration_ms, end } => {
                 self.forget(op);
+                self.leg_recordings.remove(&op);
                 let failed = end == RecordEnd::Failed;
                 self.recording_ended(turn, recording, duration_ms, failed);
                 self.run_record_done(turn, op, duration_ms, end);
@@ -386,12 +422,14 @@ impl Session {
                     let (digits, end) = (String::new(), CollectEnd::Stopped);
                     MediaEvent::CollectDone { op, digits, end }
                 }
-                MediaCommand::Record { op, rules, .. } => MediaEvent::RecordDone {
-                    op,
-                    recording: rules.recording,
-                    duration_ms: 0,
-                    end: RecordEnd::Failed,
-                },
+                MediaCommand::Record { op, rules, .. } => {
+                    // What is on its disk comes when it is back.
+                    self.forget(op);
+                    self.leg_recordings.remove(&op);
+                    self.recording_interrupted(turn, rules.recording);
+                    self.run_record_done(turn, op, 0, RecordEnd::Failed);
+                    continue;
+                }
                 _ => continue,
             };
             self.media_event(turn, node, event);

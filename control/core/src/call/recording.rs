@@ -1,6 +1,9 @@
 //! Recordings from their beginning until their bytes are in the store.
 
-use link_proto::{CallSid, RecordingSid};
+use link_proto::call::CallCommand;
+use link_proto::media::{MediaCommand, RecordRules, RecordTrack, StartWhen};
+use link_proto::plan::Need;
+use link_proto::{CallSid, OpId, RecordingSid};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
@@ -18,7 +21,135 @@ pub(crate) struct PendingRecording {
     next_callback: u64,
 }
 
+/// How a leg is recorded, as the API has asked for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RecordOptions {
+    pub track: RecordTrack,
+    pub dual: bool,
+    pub trim: bool,
+    pub callback: Option<UrlMethod>,
+    pub events: Vec<String>,
+}
+
+/// A recording of one leg that goes on beside the instructions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LegRecording {
+    pub leg: CallSid,
+    pub rules: RecordRules,
+}
+
+/// A recording of a leg ends with it.
+const LENGTH_MAX_MS: u64 = 86_400_000;
+/// Recordings of one leg at once: the edge keeps no more.
+const AT_ONCE_MAX: usize = 4;
+
+/// What the API asks of a running recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Pause { silence: bool },
+    Resume,
+    Stop,
+}
+
 impl Session {
+    /// What the recordings beside the instructions need.
+    pub(crate) fn leg_recording_needs(&self) -> Vec<Need> {
+        let need = |(op, recording): (&OpId, &LegRecording)| Need::Record {
+            op: *op,
+            leg: recording.leg,
+            with: None,
+            rules: recording.rules.clone(),
+        };
+        self.leg_recordings.iter().map(need).collect()
+    }
+
+    /// Records a leg until it ends or somebody stops it. `None`: its edge cannot.
+    pub(crate) fn record_leg(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sid: RecordingSid,
+        leg: CallSid,
+        source: &str,
+        options: RecordOptions,
+    ) -> Option<()> {
+        let node = &self.legs.get(&leg)?.record.node;
+        let records = turn.nodes.entry(node).is_some_and(|entry| entry.resources.record);
+        let running = self.leg_recordings.values().filter(|other| other.leg == leg).count();
+        if !records || running >= AT_ONCE_MAX {
+            return None;
+        }
+        let RecordOptions { track, dual, trim, callback, events } = options;
+        let dual_channel = dual && track == RecordTrack::Both;
+        let channels = if dual_channel { 2 } else { 1 };
+        self.recording_begins_as(turn, sid, leg, (source, track), channels, callback, events);
+        let rules = RecordRules {
+            recording: sid,
+            with: None,
+            track,
+            dual_channel,
+            start: StartWhen::Now,
+            length_max_ms: LENGTH_MAX_MS,
+            silence_timeout_ms: 0,
+            finish_on: String::new(),
+            trim_silence: trim,
+        };
+        let op = self.new_op();
+        self.leg_recordings.insert(op, LegRecording { leg, rules });
+        if self.plan_again(turn).is_err() {
+            // Its edge has no room for one more.
+            self.leg_recordings.remove(&op);
+            self.recording_ended(turn, sid, 0, true);
+            return None;
+        }
+        Some(())
+    }
+
+    /// The recording that an API request names; `None` = the latest of the leg.
+    pub(crate) fn running_recording(
+        &self,
+        leg: CallSid,
+        named: Option<RecordingSid>,
+    ) -> Option<(OpId, RecordingSid)> {
+        let mut of_leg = self.leg_recordings.iter().rev().filter(|(_, other)| other.leg == leg);
+        let found = of_leg.find(|(_, other)| named.is_none_or(|sid| sid == other.rules.recording));
+        found.map(|(op, other)| (*op, other.rules.recording))
+    }
+
+    /// Changes a running recording.
+    pub(crate) fn change_recording(
+        &mut self,
+        turn: &mut Turn<'_>,
+        op: OpId,
+        sid: RecordingSid,
+        change: Change,
+    ) {
+        let Some(leg) = self.leg_recordings.get(&op).map(|recording| recording.leg) else { return };
+        let (command, status) = match change {
+            Change::Stop => {
+                self.leg_recordings.remove(&op);
+                return self.needs_without(turn, op);
+            }
+            Change::Pause { silence } => {
+                (MediaCommand::PauseRecord { op, silence }, RecordingStatus::Paused)
+            }
+            Change::Resume => (MediaCommand::ResumeRecord { op }, RecordingStatus::InProgress),
+        };
+        self.command(turn, leg, CallCommand::Media(command));
+        if let Some(pending) = self.recordings.get_mut(&sid) {
+            pending.record.status = status;
+            pending.record.updated_unix_ms = turn.unix_ms;
+            turn.store(StoreOp::PutRecording(Box::new(pending.record.clone())));
+        }
+    }
+
+    /// Its edge was lost: what it has on disk comes when it is back, if it comes in time.
+    pub(crate) fn recording_interrupted(&mut self, turn: &mut Turn<'_>, sid: RecordingSid) {
+        let Some(pending) = self.recordings.get_mut(&sid) else { return };
+        pending.record.status = RecordingStatus::Processing;
+        pending.record.updated_unix_ms = turn.unix_ms;
+        turn.store(StoreOp::PutRecording(Box::new(pending.record.clone())));
+    }
+
     pub(crate) fn recording_begins(
         &mut self,
         turn: &mut Turn<'_>,
@@ -28,14 +159,35 @@ impl Session {
         callback: Option<UrlMethod>,
         events: Vec<String>,
     ) -> RecordingSid {
-        let callback = callback.and_then(|callback| self.absolute_target(turn, callback));
         let sid = RecordingSid::mint(turn.rng);
+        let track = if source == "RecordVerb" { RecordTrack::Received } else { RecordTrack::Both };
+        self.recording_begins_as(turn, sid, call, (source, track), channels, callback, events);
+        sid
+    }
+
+    fn recording_begins_as(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sid: RecordingSid,
+        call: CallSid,
+        (source, track): (&str, RecordTrack),
+        channels: u32,
+        callback: Option<UrlMethod>,
+        events: Vec<String>,
+    ) {
+        let callback = callback.and_then(|callback| self.absolute_target(turn, callback));
+        let track = match track {
+            RecordTrack::Received => "inbound",
+            RecordTrack::Sent => "outbound",
+            RecordTrack::Both => "both",
+        };
         let record = RecordingRecord {
             sid,
             account: self.account,
             call,
             status: RecordingStatus::InProgress,
             source: source.to_owned(),
+            track: track.to_owned(),
             channels,
             duration_ms: None,
             started_unix_ms: turn.unix_ms,
@@ -45,7 +197,6 @@ impl Session {
         self.recordings
             .insert(sid, PendingRecording { record, callback, events, next_callback: 0 });
         self.recording_callback(turn, sid, "in-progress");
-        sid
     }
 
     /// The edge has ended it; bytes follow unless there are none.
@@ -131,6 +282,7 @@ impl Session {
             ("RecordingChannels", record.channels.to_string()),
             ("RecordingStartTime", request::rfc2822(record.started_unix_ms)),
             ("RecordingSource", record.source),
+            ("RecordingTrack", record.track),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

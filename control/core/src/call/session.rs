@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use link_proto::call::{Blame, CallCommand, CallEvent, EndReason};
 use link_proto::message::{CommandMessage, EventMessage};
 use link_proto::session::{CommandOutbox, EventInbox};
-use link_proto::{AccountSid, ApplicationSid, CallSid, NodeId, PhoneNumberSid, RecordingSid};
+use link_proto::{AccountSid, ApplicationSid, CallSid, NodeId, OpId, PhoneNumberSid, RecordingSid};
 use serde::{Deserialize, Serialize};
 
 use super::legs::Leg;
 use super::needs::Media;
-use super::recording::PendingRecording;
+use super::recording::{LegRecording, PendingRecording, RecordOptions};
 use super::timeline::Timeline;
 use super::turn::Turn;
 use crate::io::Effect;
@@ -37,6 +37,9 @@ pub(crate) struct Facts {
     pub application: Option<ApplicationSid>,
     /// `SipDomain`, `SipCallId`, `SipSourceIp`, `SipHeader_…`.
     pub sip: Vec<(String, String)>,
+    /// `Record` of an API call: what the answer starts.
+    #[serde(default)]
+    pub record: Option<RecordOptions>,
     /// `SendDigits` of an API call.
     pub first_digits: Option<crate::verb::Play>,
 }
@@ -66,6 +69,9 @@ pub(crate) struct Session {
     pub run: Run,
     pub timeline: Timeline,
     pub recordings: BTreeMap<RecordingSid, PendingRecording>,
+    /// Programs that record a leg whatever the instructions do.
+    #[serde(default)]
+    pub leg_recordings: BTreeMap<OpId, LegRecording>,
     /// Numbers requests in the log.
     pub requests: u64,
     #[serde(skip)]
@@ -93,6 +99,7 @@ impl Session {
             run: Run::default(),
             timeline: Timeline::new(now),
             recordings: BTreeMap::new(),
+            leg_recordings: BTreeMap::new(),
             requests: 0,
             timers: BTreeMap::new(),
             node_deadlines: BTreeMap::new(),

@@ -1,12 +1,13 @@
 //! The REST actions: create, redirect, hang up.
 
 use link_proto::call::{Blame, CallCommand, DialParams, EndReason};
-use link_proto::media::AudioCodec;
-use link_proto::{AccountSid, ApplicationSid, CallSid};
+use link_proto::media::{AudioCodec, RecordTrack};
+use link_proto::{AccountSid, ApplicationSid, CallSid, RecordingSid};
 
 use super::runner::Activity;
 use crate::api::ApiError;
 use crate::call::legs::NewLeg;
+use crate::call::recording::{Change, RecordOptions};
 use crate::call::session::Session;
 use crate::call::turn::Turn;
 use crate::directory::{Fallback, StatusTarget, UrlMethod, VoiceUrls};
@@ -84,6 +85,41 @@ impl Form<'_> {
             .map_err(|why| error(400, code::API_PARAMETER, &format!("FallbackUrls: {why}")))?;
         let first = first.map(|target| Fallback { target, classes: Vec::new() });
         Ok(first.into_iter().chain(more).collect())
+    }
+
+    /// `RecordingChannels`, `RecordingTrack`, `Trim` and the callback of a recording.
+    fn record_options(&self) -> Result<RecordOptions, ApiError> {
+        let wrong = |name| error(400, code::API_PARAMETER, name);
+        let word = |name| self.get(name).map(str::to_ascii_lowercase);
+        let mut events = self.all("RecordingStatusCallbackEvent");
+        if events.is_empty() {
+            events.push("completed".to_owned());
+        }
+        let callback = self.url(
+            "RecordingStatusCallback",
+            "RecordingStatusCallbackMethod",
+            code::API_STATUS_CALLBACK_INVALID,
+        )?;
+        Ok(RecordOptions {
+            track: match word("RecordingTrack").as_deref() {
+                None | Some("both") => RecordTrack::Both,
+                Some("inbound") => RecordTrack::Received,
+                Some("outbound") => RecordTrack::Sent,
+                Some(_) => return Err(wrong("RecordingTrack")),
+            },
+            dual: match word("RecordingChannels").as_deref() {
+                None | Some("mono") => false,
+                Some("dual") => true,
+                Some(_) => return Err(wrong("RecordingChannels")),
+            },
+            trim: match word("Trim").as_deref() {
+                Some("trim-silence") => true,
+                None | Some("do-not-trim") => false,
+                Some(_) => return Err(wrong("Trim")),
+            },
+            callback,
+            events,
+        })
     }
 
     fn application(
@@ -179,6 +215,9 @@ pub(crate) fn create_call(
         password: form.get("SipAuthPassword").map(str::to_owned),
         near_leg: None,
     };
+    if form.get("Record").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
+        session.facts.record = Some(form.record_options()?);
+    }
     session.dial(turn, new, params);
     if let Some(limit_s) = time_limit_s {
         session.command(turn, sid, CallCommand::TimeLimit { limit_ms: limit_s * 1_000 });
@@ -210,6 +249,14 @@ impl Session {
     /// The called party of an API call has answered: the instructions begin.
     pub(crate) fn outbound_answered(&mut self, turn: &mut Turn<'_>) {
         self.timeline.phase_over(turn.now);
+        if let Some(options) = self.facts.record.take() {
+            let (sid, leg) = (RecordingSid::mint(turn.rng), self.sid);
+            if self.record_leg(turn, sid, leg, "OutboundAPI", options).is_none() {
+                let why = "the call cannot be recorded at its edge";
+                let alert = self.alert(turn, 0, code::INTERNAL, why);
+                self.put_alert(turn, alert);
+            }
+        }
         if let Some(play) = self.facts.first_digits.take() {
             let mut verbs = vec![crate::verb::Verb::Play(play)];
             if self.run.document.verbs.is_empty()
@@ -286,6 +333,50 @@ impl Session {
             self.run.base = None;
             self.run_document(turn, document, None);
         }
+        Ok(())
+    }
+
+    /// `POST Calls/{sid}/Recordings`.
+    pub(crate) fn start_recording(
+        &mut self,
+        turn: &mut Turn<'_>,
+        leg: CallSid,
+        recording: RecordingSid,
+        form: &[(String, String)],
+    ) -> Result<(), ApiError> {
+        let options = Form(form).record_options()?;
+        let state = self.legs.get(&leg).filter(|leg| !leg.ended() && !leg.hanging_up);
+        if !state.is_some_and(|leg| leg.answered()) {
+            return Err(error(400, code::API_NOT_IN_STATE, "the call is not in progress"));
+        }
+        self.record_leg(turn, recording, leg, "StartCallRecordingAPI", options)
+            .ok_or_else(|| error(400, code::API_NOT_IN_STATE, "the call cannot be recorded"))
+    }
+
+    /// `POST Calls/{sid}/Recordings/{sid}`.
+    pub(crate) fn update_recording(
+        &mut self,
+        turn: &mut Turn<'_>,
+        leg: CallSid,
+        named: Option<RecordingSid>,
+        form: &[(String, String)],
+    ) -> Result<(), ApiError> {
+        let form = Form(form);
+        let silence = match form.get("PauseBehavior").map(str::to_ascii_lowercase).as_deref() {
+            None | Some("silence") => true,
+            Some("skip") => false,
+            Some(_) => return Err(error(400, code::API_PARAMETER, "PauseBehavior")),
+        };
+        let change = match form.get("Status").map(str::to_ascii_lowercase).as_deref() {
+            Some("paused") => Change::Pause { silence },
+            Some("in-progress") => Change::Resume,
+            Some("stopped") => Change::Stop,
+            other => return Err(error(400, code::API_PARAMETER, other.unwrap_or("Status"))),
+        };
+        let found = self.running_recording(leg, named);
+        let (op, sid) = found
+            .ok_or_else(|| error(404, code::API_NOT_FOUND, "no such recording is in progress"))?;
+        self.change_recording(turn, op, sid, change);
         Ok(())
     }
 

@@ -211,6 +211,7 @@ impl Session {
             let rules = RecordRules {
                 recording: sid,
                 with: None,
+                track: Default::default(),
                 dual_channel: how.dual,
                 start: StartWhen::Now,
                 length_max_ms: RECORD_MAX_MS,

@@ -34,6 +34,7 @@ impl Session {
         let rules = RecordRules {
             recording,
             with: None,
+            track: Default::default(),
             dual_channel: false,
             start: beep.map_or(StartWhen::Now, StartWhen::AfterPlay),
             length_max_ms: verb.length_max_ms,

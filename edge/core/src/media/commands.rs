@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use edge_media::command::{ChannelConfig, OpKey, PortKey, WorkerCommand};
+use edge_media::command::{ChannelConfig, OpKey, PortKey, RecordPause, WorkerCommand};
 use link_proto::call::{Blame, CallEvent, EndReason};
 use link_proto::media::{AudioCodec, LinkPath, MediaCommand, MediaEvent, Port};
 use link_proto::{CallSid, ChannelId, NodeId, OpId};
@@ -302,6 +302,15 @@ impl EdgeCore {
                 self.record(now, session, leg, op, port, rules)
             }
             MediaCommand::Watch { op, port, keys } => self.watch(session, leg, op, port, keys),
+            MediaCommand::PauseRecord { op, silence } => {
+                let pause = if silence { RecordPause::Silence } else { RecordPause::Skip };
+                self.pause_record(session, op, Some(pause));
+                Ok(())
+            }
+            MediaCommand::ResumeRecord { op } => {
+                self.pause_record(session, op, None);
+                Ok(())
+            }
             MediaCommand::Start { op } => {
                 self.start_op(session, op);
                 Ok(())

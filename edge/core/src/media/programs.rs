@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_media::command::{
-    CollectProgram, OpKey, PortKey, ProgramItem, ProgramStart, Prompt, RecordProgram,
+    CollectProgram, OpKey, PortKey, ProgramItem, ProgramStart, Prompt, RecordPause, RecordProgram,
     RecorderHandle, WorkerCommand,
 };
 use link_proto::call::CallEvent;
@@ -238,6 +238,8 @@ impl EdgeCore {
         let program = RecordProgram {
             recorder: RecorderHandle(0),
             with: with.map(|(with, _)| with),
+            track: rules.track,
+            paused: None,
             dual_channel: rules.dual_channel,
             start,
             length_max_ms: rules.length_max_ms,
@@ -290,6 +292,24 @@ impl EdgeCore {
         let program = RecordProgram { recorder, ..program };
         if let Some(record) = self.ports.get(port) {
             self.worker(record.worker, WorkerCommand::StartRecord { op: key, port, program });
+        }
+    }
+
+    /// [`MediaCommand::PauseRecord`] and [`MediaCommand::ResumeRecord`].
+    pub(crate) fn pause_record(&mut self, session: CallSid, id: OpId, pause: Option<RecordPause>) {
+        let Some(key) = self.op_key(session, id) else { return };
+        let Some((_, op)) = self.op_mut(key) else { return };
+        let port = op.port;
+        match &mut op.state {
+            // The file is not open yet.
+            OpState::Recorder { program } => program.paused = pause,
+            OpState::Prompts { .. } => {}
+            OpState::Running => {
+                if let Some(record) = self.ports.get(port) {
+                    let command = WorkerCommand::PauseRecord { op: key, pause };
+                    self.worker(record.worker, command);
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use media_core::rtp::packet::RtpViewMut;
 use media_core::rtp::rewrite::SkipReason;
 
 use crate::command::AudioCodec;
+use crate::path::record::record_sent;
 use crate::port::{Content, Exit};
 use crate::stats::DropCause;
 use crate::tx::{Component, Tx};
@@ -43,6 +44,12 @@ impl Worker {
         out.sent.on_packet(timestamp, bytes, at.us);
         out.last_us = Some(at.us);
         let starts = !std::mem::replace(&mut out.begun, true);
+        if !out.taps.as_slice().is_empty() && matches!(content, Content::Audio(_)) {
+            let (header, codec, taps) = (view.header(), out.codec, out.taps);
+            let numbers = (header.ssrc, header.seq, header.timestamp);
+            let payload = view.payload_mut();
+            record_sent(&mut self.ops, &mut self.tracks, taps, numbers, codec, payload, at.us);
+        }
         let key = port.key;
         self.stats.packets_relayed += 1;
         self.stats.packets_transcoded += u64::from(transcoded);

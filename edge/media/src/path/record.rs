@@ -8,12 +8,15 @@ use media_core::jitter::{JitterBuffer, JitterPacket, Pop};
 use media_core::mix::add_saturating;
 use media_core::plc::Concealer;
 use media_core::rtp::packet::RtpHeader;
-use media_core::units::{Dbov, SampleRate};
+use media_core::units::{Dbov, RtpTime, SampleRate, Ssrc};
 
-use crate::command::{AudioCodec, ProgramStart, RecordProgram, RecorderHandle};
+use link_proto::media::RecordTrack;
+
+use crate::command::{AudioCodec, ProgramStart, RecordPause, RecordProgram, RecorderHandle};
 use crate::event::{RecordEnd, WorkerEvent};
-use crate::limits::{COPY_BYTES_MAX, RECORD_JITTER};
-use crate::op::Body;
+use crate::limits::{COPY_BYTES_MAX, RECORD_JITTER, TAPS_MAX};
+use crate::list::{List, Pool};
+use crate::op::{Body, OpTable};
 use crate::port::codec_of;
 use crate::recording::{AudioBlock, BLOCK_SAMPLES, RecorderMessage};
 use crate::tx::Tx;
@@ -30,6 +33,9 @@ const ARRIVING_US: u64 = 200_000;
 const TRIM_MARGIN_BLOCKS: u64 = 5;
 /// Bytes of one recording beside its two jitter buffers' storage.
 pub(crate) const TRACKS_BYTES: usize = size_of::<Tracks>();
+
+/// What orders the packets of a track.
+pub(crate) type Numbers = (Ssrc, u16, RtpTime);
 
 /// The audio of one port on its way into a recording.
 #[derive(Debug)]
@@ -59,18 +65,13 @@ impl Track {
         self.count = 0;
     }
 
-    fn insert(&mut self, header: &RtpHeader, codec: AudioCodec, payload: &[u8], now_us: u64) {
+    fn insert(&mut self, numbers: Numbers, codec: AudioCodec, payload: &[u8], now_us: u64) {
+        let (ssrc, seq, timestamp) = numbers;
         if self.codec != codec {
             self.jitter.clear();
             self.codec = codec;
         }
-        let packet = JitterPacket {
-            ssrc: header.ssrc,
-            seq: header.seq,
-            timestamp: header.timestamp,
-            units: payload.len() as u32,
-            payload,
-        };
+        let packet = JitterPacket { ssrc, seq, timestamp, units: payload.len() as u32, payload };
         self.jitter.insert(&packet, now_us);
     }
 
@@ -122,6 +123,8 @@ pub(crate) struct Record {
     tracks: u32,
     /// Slot of the second port, while it is there.
     pub(crate) with: Option<u32>,
+    pub(crate) track: RecordTrack,
+    pub(crate) paused: Option<RecordPause>,
     dual_channel: bool,
     blocks_max: u64,
     silence_timeout_us: u64,
@@ -142,6 +145,8 @@ impl Record {
             recorder: program.recorder,
             tracks,
             with,
+            track: program.track,
+            paused: program.paused,
             dual_channel: program.dual_channel,
             blocks_max: (program.length_max_ms / 20).max(1),
             silence_timeout_us: program.silence_timeout_ms.saturating_mul(1_000),
@@ -197,6 +202,29 @@ fn is_silent(block: &[i16]) -> bool {
     Dbov::of_block(block) > SILENCE
 }
 
+/// Gives an audio packet that leaves a port to the recordings of what it sends.
+pub(crate) fn record_sent(
+    ops: &mut OpTable,
+    tracks: &mut Pool<Tracks>,
+    taps: List<TAPS_MAX>,
+    numbers: Numbers,
+    codec: AudioCodec,
+    payload: &[u8],
+    now_us: u64,
+) {
+    for place in taps.as_slice() {
+        let Some(Body::Record(record)) = ops.get_mut(*place).map(|op| &mut op.body) else {
+            continue;
+        };
+        if record.next_block_us.is_none() {
+            continue;
+        }
+        if let Some(Tracks([_, sent])) = tracks.get_mut(record.tracks) {
+            sent.insert(numbers, codec, payload, now_us);
+        }
+    }
+}
+
 impl Worker {
     /// Gives an audio packet to the recordings of its port.
     pub(crate) fn record_packet(
@@ -212,13 +240,14 @@ impl Worker {
             let Some(op) = self.ops.get_mut(*place) else { continue };
             let track = usize::from(op.port != slot);
             let Body::Record(record) = &mut op.body else { continue };
-            if record.next_block_us.is_none() {
+            if record.next_block_us.is_none() || record.track == RecordTrack::Sent {
                 continue;
             }
             record.last_packet_us = Some(at.us);
             let tracks = self.tracks.get_mut(record.tracks);
             if let Some(track) = tracks.and_then(|tracks| tracks.0.get_mut(track)) {
-                track.insert(header, codec, payload, at.us);
+                let numbers = (header.ssrc, header.seq, header.timestamp);
+                track.insert(numbers, codec, payload, at.us);
             }
         }
     }
@@ -234,6 +263,11 @@ impl Worker {
             let (mut a, mut b) = ([0; BLOCK_SAMPLES], [0; BLOCK_SAMPLES]);
             first.block(due_us, &mut a);
             second.block(due_us, &mut b);
+            match record.paused {
+                Some(RecordPause::Skip) => continue,
+                Some(RecordPause::Silence) => (a, b) = ([0; BLOCK_SAMPLES], [0; BLOCK_SAMPLES]),
+                None => {}
+            }
             let silent = is_silent(&a) && is_silent(&b);
             let mut samples = [0; BLOCK_SAMPLES * 2];
             if record.dual_channel {

@@ -56,6 +56,7 @@ fn record() -> Need {
     let rules = RecordRules {
         recording: crate::ids::RecordingSid([1; 16]),
         with: None,
+        track: Default::default(),
         dual_channel: false,
         start: StartWhen::Now,
         length_max_ms: 1000,
@@ -337,7 +338,10 @@ fn differences_lead_from_any_case_to_any_other() {
                         ops.insert(op);
                     }
                     MediaCommand::Stop { op } => assert!(ops.remove(&op)),
-                    MediaCommand::Start { .. } | MediaCommand::Snapshot { .. } => unreachable!(),
+                    MediaCommand::Start { .. }
+                    | MediaCommand::PauseRecord { .. }
+                    | MediaCommand::ResumeRecord { .. }
+                    | MediaCommand::Snapshot { .. } => unreachable!(),
                 }
             }
             assert_eq!(wires, new.wires);
