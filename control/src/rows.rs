@@ -36,6 +36,18 @@ impl Rows {
             StoreOp::PutCallback(row) => store::StoreOp::AddCallback(callback(row)),
             StoreOp::PutAlert(row) => store::StoreOp::PutAlert(alert(row)),
             StoreOp::PutRecording(record) => store::StoreOp::PutRecording(self.recording(record)),
+            StoreOp::CompleteRecording { recording, duration_ms, channels, unix_ms } => {
+                let path = recording_path(&self.recordings, *recording);
+                let size = std::fs::metadata(&path).ok().map(|file| file.len());
+                store::StoreOp::CompleteRecording {
+                    sid: recording.to_string(),
+                    duration_ms: whole(*duration_ms),
+                    channels: i64::from(*channels),
+                    path: path.to_string_lossy().into_owned(),
+                    size_bytes: size.map(whole),
+                    at_ms: whole(*unix_ms),
+                }
+            }
             StoreOp::PutTimeline(row) => store::StoreOp::AddTimeline(timeline(row)),
             StoreOp::PutRequestLog(row) => store::StoreOp::AddRequestLog(request_log(row)),
         }
@@ -220,6 +232,7 @@ mod tests {
             call: CallSid([2; 16]),
             status: RecordingStatus::InProgress,
             source: "RecordVerb".into(),
+            track: "inbound".into(),
             channels: 1,
             duration_ms: None,
             started_unix_ms: 5,

@@ -208,7 +208,11 @@ impl ControlCore {
             },
             Input::RecordingStored { recording, duration_ms, channels } => {
                 let Some(sid) = self.recordings.get(&recording).copied() else {
+                    // An edge that was away for long: nobody waits for it any more, it is kept.
                     self.metrics.results_stale += 1;
+                    let op =
+                        StoreOp::CompleteRecording { recording, duration_ms, channels, unix_ms };
+                    self.outputs.push_back(Output { ops: vec![op], then: Vec::new() });
                     return;
                 };
                 self.with_session(now, unix_ms, sid, |session, turn| {

@@ -136,6 +136,17 @@ pub enum StoreOp {
     PutAlert(Box<Alert>),
     /// Insert or replace by `sid`.
     PutRecording(Box<RecordingRecord>),
+    /// The bytes have come after the session had given them up: a row that is there is completed.
+    CompleteRecording {
+        /// Which.
+        recording: RecordingSid,
+        /// Length in ms.
+        duration_ms: u64,
+        /// 1 or 2.
+        channels: u32,
+        /// ms since 1970.
+        unix_ms: u64,
+    },
     /// Insert by `(session, sequence)`.
     PutTimeline(Box<TimelineRow>),
     /// Insert by `key`.

@@ -14,6 +14,14 @@ pub(crate) fn apply(connection: &Connection, op: &StoreOp) -> Result<(), StoreEr
         StoreOp::PutCall(row) => row.upsert(connection).map(drop)?,
         StoreOp::PutAlert(row) => row.upsert(connection).map(drop)?,
         StoreOp::PutRecording(row) => row.upsert(connection).map(drop)?,
+        StoreOp::CompleteRecording { sid, duration_ms, channels, path, size_bytes, at_ms } => {
+            connection
+                .prepare_cached(
+                    "UPDATE recordings SET status = 'completed', duration_ms = ?2, channels = ?3,
+                     path = ?4, size_bytes = ?5, updated_ms = ?6 WHERE sid = ?1",
+                )?
+                .execute(params![sid, duration_ms, channels, path, size_bytes, at_ms])?;
+        }
         StoreOp::DeleteNumber { sid } => {
             delete(connection, "DELETE FROM incoming_phone_numbers WHERE sid = ?1", sid)?;
         }

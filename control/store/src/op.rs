@@ -71,6 +71,21 @@ pub enum StoreOp {
     PutAlert(Alert),
     /// Insert or replace.
     PutRecording(Recording),
+    /// The file of a recording that was given up has come after all.
+    CompleteRecording {
+        /// Which.
+        sid: String,
+        /// Length.
+        duration_ms: i64,
+        /// 1 or 2.
+        channels: i64,
+        /// The file.
+        path: String,
+        /// Its size.
+        size_bytes: Option<i64>,
+        /// When.
+        at_ms: i64,
+    },
     /// Remove. The file is the caller's business.
     DeleteRecording {
         /// Which.

@@ -347,6 +347,18 @@ fn every_kind_of_row_round_trips() {
     assert_eq!(reader.request_log("CA1", 5, 0).unwrap().len(), 1);
     assert_eq!(reader.request_log("CA1", 5, 1).unwrap().len(), 0);
     assert_eq!(reader.fact("n").unwrap().as_deref(), Some("2"));
+    let late = StoreOp::CompleteRecording {
+        sid: "RE1".into(),
+        duration_ms: 2_000,
+        channels: 2,
+        path: "RE1.wav".into(),
+        size_bytes: Some(64_044),
+        at_ms: 9,
+    };
+    put(&store, vec![late]);
+    let completed = reader.recording("RE1").unwrap().unwrap();
+    assert_eq!((completed.status.as_str(), completed.channels), ("completed", 2));
+    assert_eq!((completed.path.as_deref(), completed.duration_ms), (Some("RE1.wav"), Some(2_000)));
     put(&store, vec![StoreOp::DeleteRecording { sid: "RE1".into() }]);
     assert_eq!(reader.recording("RE1").unwrap(), None);
 }

@@ -68,7 +68,14 @@ fn packets_and_ticks_allocate_nothing() {
         finish_on: String::new(),
         trim_silence: false,
     };
+    let both = RecordProgram {
+        recorder: RecorderHandle(2),
+        with: None,
+        track: edge_media::command::RecordTrack::Both,
+        ..program.clone()
+    };
     commands.push(WorkerCommand::StartRecord { op: op(3), port: key(0), program });
+    commands.push(WorkerCommand::StartRecord { op: op(4), port: key(1), program: both });
     for command in commands {
         worker.handle_command(start, command, &mut sink);
     }

@@ -58,6 +58,12 @@ impl Store {
             StoreOp::PutRecording(record) => {
                 self.recordings.insert(record.sid, *record);
             }
+            StoreOp::CompleteRecording { recording, duration_ms, .. } => {
+                if let Some(row) = self.recordings.get_mut(&recording) {
+                    row.status = control_core::record::RecordingStatus::Completed;
+                    row.duration_ms = Some(duration_ms);
+                }
+            }
             StoreOp::PutTimeline(row) => {
                 let key = (row.session, row.sequence);
                 if self.timeline.insert(key, *row).is_some() {

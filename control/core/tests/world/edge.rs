@@ -348,6 +348,8 @@ impl Edge {
             }
             MediaCommand::OpenChannel { .. }
             | MediaCommand::CloseChannel { .. }
+            | MediaCommand::PauseRecord { .. }
+            | MediaCommand::ResumeRecord { .. }
             | MediaCommand::Start { .. } => {}
         }
         CommandResult::Done

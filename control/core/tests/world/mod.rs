@@ -298,6 +298,13 @@ impl World {
                 StoreOp::PutRecording(row) => {
                     self.store.recordings.insert(row.sid.to_string(), *row);
                 }
+                StoreOp::CompleteRecording { recording, duration_ms, unix_ms, .. } => {
+                    if let Some(row) = self.store.recordings.get_mut(&recording.to_string()) {
+                        row.status = control_core::record::RecordingStatus::Completed;
+                        row.duration_ms = Some(duration_ms);
+                        row.updated_unix_ms = unix_ms;
+                    }
+                }
                 StoreOp::PutTimeline(row) => self.store.timeline.push(*row),
                 StoreOp::PutRequestLog(row) => self.store.log.push(*row),
             }
