@@ -161,6 +161,7 @@ impl FakeWorker {
             WorkerCommand::StartRecord { op, port, .. } => {
                 self.programs.insert(op, (port, Program::Record));
             }
+            WorkerCommand::PauseRecord { .. } => {}
             WorkerCommand::StartWatch { op, port, keys } => {
                 self.programs.insert(op, (port, Program::Watch { keys }));
             }
