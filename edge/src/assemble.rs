@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use crossbeam::queue::ArrayQueue;
-use edge_core::{EdgeConfig, EdgeCore};
+use edge_core::{ControlIndex, EdgeConfig, EdgeCore};
 use edge_uring::Limits;
 use link_daemon::admin::{self, Admin};
 use link_daemon::drain::Shutdown;
@@ -26,13 +26,13 @@ use sip_core::SipConfig;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::config::Config;
-use crate::link_client::LinkClient;
+use crate::link_client::{Connections, LinkClient};
 use crate::media_handle::{MediaHandle, MediaQueues};
 use crate::media_ports::MediaPorts;
 use crate::media_thread::{self, MediaThreadConfig};
 use crate::prompt_cache::PromptCache;
 use crate::recorder::{self, Recorder};
-use crate::signalling::{Aside, Signalling};
+use crate::signalling::{Aside, LinkQueue, Signalling};
 use crate::snapshot::Snapshot;
 use crate::tables::TablesFile;
 use crate::trunk::{self, RouteView, TrunkCounters, TrunkSetup, TrunkWake, WorkerRings};
@@ -103,16 +103,14 @@ pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow:
     let metrics = Metrics::new("edge");
     metrics::register(&metrics, snapshot.clone(), trunk_counters.clone());
 
+    let names: Vec<String> =
+        config.link.controls.iter().map(|control| control.node.clone()).collect();
     let parts = Parts { config, tls, sip, sip_address, snapshot: snapshot.clone() };
     let (running, link_up) =
         start_threads(parts, trunk_counters, &metrics, admin_address, shutdown.clone()).await?;
     let calls = snapshot.clone();
     let admin = Admin::new(metrics, log)
-        .ready(move || match (snapshot.view().draining, link_up.borrow().is_some()) {
-            (true, _) => Err("draining".to_owned()),
-            (_, false) => Err("no control node".to_owned()),
-            _ => Ok(()),
-        })
+        .ready(move || readiness(snapshot.view().draining, &names, &link_up.borrow()))
         .calls(move || {
             let calls = calls.clone();
             async move { calls.calls() }
@@ -131,7 +129,7 @@ async fn start_threads(
     metrics: &Metrics,
     admin_address: SocketAddr,
     shutdown: Shutdown,
-) -> anyhow::Result<(Running, watch::Receiver<Option<quinn::Connection>>)> {
+) -> anyhow::Result<(Running, watch::Receiver<Connections>)> {
     let Parts { config, tls, sip, sip_address, snapshot } = parts;
     let media_wake = Arc::new(Notify::new());
     let trunk_wake = Arc::new(TrunkWake::default());
@@ -198,7 +196,7 @@ async fn start_threads(
     let trunk = trunk::spawn(setup).context("media trunk")?;
     let trunk_address = bound.recv().context("media trunk")?;
 
-    let (connection, connected) = watch::channel(None);
+    let (connections, connected) = watch::channel(Connections::new());
     let prompts = PromptCache::new(
         &config.data_folder.join("prompts"),
         PROMPT_SAMPLES_MAX,
@@ -207,22 +205,13 @@ async fn start_threads(
     tokio::spawn(upload::run(recordings, ready, connected.clone(), shutdown.clone()));
 
     let (to_core, from_link) = mpsc::channel(QUEUE_ENTRIES_MAX);
-    let (to_link, from_core) = mpsc::channel(QUEUE_ENTRIES_MAX);
-    let link_reset = Arc::new(Notify::new());
-    start_link(
-        &config,
-        &tls,
-        trunk_address,
-        LinkParts {
-            trunk_counters: trunk_counters.clone(),
-            to_core,
-            from_core,
-            snapshot: snapshot.clone(),
-            reset: link_reset.clone(),
-            connection,
-        },
-        shutdown,
-    )?;
+    let link_parts = LinkParts {
+        trunk_counters: trunk_counters.clone(),
+        to_core,
+        snapshot: snapshot.clone(),
+        connections,
+    };
+    let links = start_links(&config, &tls, trunk_address, link_parts, &shutdown)?;
 
     let (aside_sender, asides) = mpsc::channel(QUEUE_ENTRIES_MAX);
     let core = edge_core_of(&config, sip_address)?;
@@ -241,7 +230,7 @@ async fn start_threads(
         media_wake,
         ports: MediaPorts::new(listen, advertise, first, last, PORT_DRAIN),
         from_link,
-        to_link,
+        links,
         recorder: recorder_commands,
         trunk: trunk_commands,
         trunk_states,
@@ -253,7 +242,6 @@ async fn start_threads(
         tables: Arc::new(TablesFile::new(config.data_folder.join("tables.json"))),
         recorder_next: AtomicU32::new(1),
         channels: BTreeMap::new(),
-        link_reset,
     };
     let signalling = start_signalling(signalling)?;
     let bound = Bound { sip: sip_address, trunk: trunk_address, admin: admin_address };
@@ -326,22 +314,35 @@ fn trunk_endpoint(
     }
 }
 
-struct LinkParts {
-    trunk_counters: Arc<TrunkCounters>,
-    to_core: mpsc::Sender<edge_core::LinkInput>,
-    from_core: mpsc::Receiver<edge_core::LinkOutput>,
-    snapshot: Arc<Snapshot>,
-    reset: Arc<Notify>,
-    connection: watch::Sender<Option<quinn::Connection>>,
+/// What `/ready` says: whether calls are taken, and which control nodes are reachable.
+fn readiness(draining: bool, nodes: &[String], up: &Connections) -> Result<String, String> {
+    let state = |node: &String| {
+        let state = if up.contains_key(node) { "up" } else { "down" };
+        format!("control {node}: {state}\n")
+    };
+    let states: String = nodes.iter().map(state).collect();
+    match (draining, up.is_empty()) {
+        (true, _) => Err(format!("draining\n{states}")),
+        (_, true) => Err(format!("no control node\n{states}")),
+        _ => Ok(states),
+    }
 }
 
-fn start_link(
+struct LinkParts {
+    trunk_counters: Arc<TrunkCounters>,
+    to_core: mpsc::Sender<(ControlIndex, edge_core::LinkInput)>,
+    snapshot: Arc<Snapshot>,
+    connections: watch::Sender<Connections>,
+}
+
+/// One client per control node.
+fn start_links(
     config: &Config,
     tls: &Arc<Tls>,
     trunk: SocketAddr,
     parts: LinkParts,
-    shutdown: Shutdown,
-) -> anyhow::Result<()> {
+    shutdown: &Shutdown,
+) -> anyhow::Result<Vec<LinkQueue>> {
     let any: IpAddr =
         if config.sip.listen.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() };
     let plan = EndpointPlan {
@@ -360,21 +361,43 @@ fn start_link(
         core: config.core,
         available: true,
     };
-    let client = LinkClient {
-        endpoint: quic::endpoint(tls, &plan)?,
-        controls: config.link.controls.clone(),
-        hello: Hello { node, boot: entropy::boot_id()?, version_min: 1 },
-        to_core: parts.to_core,
-        from_core: parts.from_core,
-        load: Arc::new(move || {
-            let routes = parts.trunk_counters.routes();
-            Load { routes: routes.iter().map(RouteView::report).collect(), ..parts.snapshot.load() }
-        }),
-        reset: parts.reset,
-        connection: parts.connection,
-    };
-    tokio::spawn(client.run(shutdown));
-    Ok(())
+    let LinkParts { trunk_counters, to_core, snapshot, connections } = parts;
+    let endpoint = quic::endpoint(tls, &plan)?;
+    let hello = Hello { node, boot: entropy::boot_id()?, version_min: 1 };
+    let hello = Arc::new(Mutex::new(hello));
+    let connections = Arc::new(connections);
+    let mut links = Vec::new();
+    for (index, control) in config.link.controls.iter().enumerate() {
+        let (messages, from_core) = mpsc::channel(QUEUE_ENTRIES_MAX);
+        let (reset, snapshot) = (Arc::new(Notify::new()), snapshot.clone());
+        let trunk_counters = trunk_counters.clone();
+        links.push(LinkQueue { node: control.node.clone(), messages, reset: reset.clone() });
+        let client = LinkClient {
+            endpoint: endpoint.clone(),
+            index: ControlIndex(u16::try_from(index)?),
+            control: control.clone(),
+            hello: hello.clone(),
+            to_core: to_core.clone(),
+            from_core,
+            load: Arc::new(move || {
+                let routes = trunk_counters.routes();
+                Load { routes: routes.iter().map(RouteView::report).collect(), ..snapshot.load() }
+            }),
+            reset,
+            connections: connections.clone(),
+        };
+        tokio::spawn(client.run(shutdown.clone()));
+    }
+    if links.is_empty() {
+        tracing::info!("no control node is configured: this edge works alone");
+        // The end of the channels would be the end of signalling.
+        let mut shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            shutdown.requested().await;
+            drop((to_core, connections));
+        });
+    }
+    Ok(links)
 }
 
 fn advertised(config: &Config, sip: SocketAddr) -> IpAddr {
@@ -402,6 +425,7 @@ fn edge_core_of(config: &Config, sip: SocketAddr) -> anyhow::Result<EdgeCore> {
     };
     let edge = EdgeConfig {
         workers: config.media.workers,
+        controls: config.link.controls.iter().map(|control| control.choice).collect(),
         providers: config.providers.clone(),
         legs_max: config.sip.legs_max,
         ports_max: ports_max(config),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge_core::config::{Cidr, Provider};
+use edge_core::config::{Cidr, ControlChoice, Provider};
 use link_daemon::config::{self, Problems, Reader, kind};
 use link_daemon::log::LogFormat;
 use link_daemon::quic::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_USUAL};
@@ -278,13 +278,25 @@ fn read_resources(r: &mut Reader) -> (Resources, ResourceLimits) {
 }
 
 fn read_link(r: &mut Reader, node: &str, region: &str) -> Link {
-    let controls = r.tables("control", "Control nodes, preferred first.", 16, |r| ControlAddress {
-        node: r.key("node", "Name in its certificate.").example("control-1").read(kind::name()),
-        address: r
-            .key("address", "Where its link listens.")
-            .example("control.example.net:7443")
-            .read(kind::remote_address()),
+    let about = "Control nodes, of any region. A call stays with the node that it was given to.";
+    let mut place = 0;
+    let controls = r.tables("control", about, 16, |r| {
+        let node = r.key("node", "Name in its certificate.").example("control-1");
+        let node = node.read(kind::name());
+        let address = r.key("address", "Where its link listens.");
+        let address = address.example("control.example.net:7443").read(kind::remote_address());
+        let priority = r.key("priority", "New calls go to the reachable ones with the lowest.");
+        let priority = priority.default(place).read(kind::integer(0..=100)) as u16;
+        let weight = r.key("weight", "Share of the calls among those of one priority.");
+        let weight = weight.default(1).read(kind::integer(0..=1_000)) as u16;
+        place += 1;
+        ControlAddress { node, address, choice: ControlChoice { priority, weight } }
     });
+    for (index, control) in controls.iter().enumerate() {
+        if controls.iter().take(index).any(|other| other.node == control.node) {
+            r.refuse("control", &control.node, "allowed is each control node once");
+        }
+    }
     Link { controls, tls: read_tls(r, node, region) }
 }
 

@@ -1,14 +1,16 @@
-//! The edge's connection to control: hello, messages both ways, reconnect, byte streams.
+//! The edge's connection to a control node: hello, messages both ways, reconnect, byte streams. There
+//! is one client for each configured node.
 //!
-//! Decides nothing about calls. While no control node is reachable the signalling core knows
+//! Decides nothing about calls. While the node is not reachable the signalling core knows
 //! ([`LinkInput::Disconnected`]) and keeps what has to be sent; a new connection starts with its
 //! reconciliation.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use edge_core::{LinkInput, LinkOutput};
+use edge_core::{ControlChoice, ControlIndex, LinkInput, LinkOutput};
 use link_daemon::drain::Shutdown;
 use link_daemon::quic;
 use link_daemon::quic::frame::{FrameReader, FrameWriter};
@@ -40,50 +42,51 @@ pub struct ControlAddress {
     pub node: String,
     /// `host:port`.
     pub address: String,
+    /// Which new calls it gets.
+    pub choice: ControlChoice,
 }
+
+/// The present connections by the name of the control node, for prompts and recordings.
+pub type Connections = BTreeMap<String, Connection>;
 
 /// What the client is made of.
 pub struct LinkClient {
     /// Endpoint with the edge's certificate.
     pub endpoint: Endpoint,
-    /// Control nodes in order of preference.
-    pub controls: Vec<ControlAddress>,
-    /// Who we are.
-    pub hello: Hello,
+    /// Place of the control node in the configuration.
+    pub index: ControlIndex,
+    /// The control node.
+    pub control: ControlAddress,
+    /// Who we are; said anew with every connection.
+    pub hello: Arc<Mutex<Hello>>,
     /// To the signalling core. Full = signalling is behind; the link waits with it.
-    pub to_core: mpsc::Sender<LinkInput>,
+    pub to_core: mpsc::Sender<(ControlIndex, LinkInput)>,
     /// From the signalling core.
     pub from_core: mpsc::Receiver<LinkOutput>,
     /// The present load, sent once a second.
     pub load: Arc<dyn Fn() -> Load + Send + Sync>,
-    /// Rung by signalling when its queue is full: make the connection anew.
+    /// Rung when the connection has to be made anew.
     pub reset: Arc<Notify>,
-    /// The present connection, for prompts and recordings.
-    pub connection: watch::Sender<Option<Connection>>,
+    /// Where the present connection is entered.
+    pub connections: Arc<watch::Sender<Connections>>,
 }
 
 impl LinkClient {
     /// Runs until shutdown.
     pub async fn run(mut self, mut shutdown: Shutdown) {
         let mut pause = BACKOFF[0];
-        let mut turn = 0;
+        let control = self.control.clone();
         loop {
-            let Some(control) = self.controls.get(turn % self.controls.len().max(1)).cloned()
-            else {
-                tracing::info!("no control node is configured: this edge works alone");
-                // Its end would close the channel, and with it signalling.
-                return shutdown.requested().await;
-            };
-            turn += 1;
             let session = self.session(&control);
             let result = tokio::select! {
                 result = session => result,
                 () = shutdown.requested() => return,
             };
-            let was_connected = self.connection.send_replace(None).is_some();
+            let mut was_connected = false;
+            self.connections.send_modify(|all| was_connected = all.remove(&control.node).is_some());
             if was_connected {
                 pause = BACKOFF[0];
-                let _ = self.to_core.send(LinkInput::Disconnected).await;
+                let _ = self.to_core.send((self.index, LinkInput::Disconnected)).await;
                 // What the core said while connected was about that connection; it says it again.
                 while self.from_core.try_recv().is_ok() {}
             }
@@ -112,9 +115,10 @@ impl LinkClient {
         if identity.node != control.node {
             bail!("expected {}, found {identity}", control.node);
         }
-        let region = self.hello.node.region.clone();
+        let hello = self.hello.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let region = hello.node.region.clone();
         let (mut reader, mut writer) = open_control(&connection).await?;
-        send(&mut writer, &region, &Message::Hello(self.hello.clone())).await?;
+        send(&mut writer, &region, &Message::Hello(hello)).await?;
         let welcome = tokio::time::timeout(WELCOME_WAIT_MAX, reader.next());
         let frame = welcome.await.context("no answer to hello")??.context("closed")?;
         match decode(&frame) {
@@ -124,16 +128,19 @@ impl LinkClient {
             Ok((_, Message::Refused(refused))) => bail!("refused: {}", refused.why),
             other => bail!("unexpected answer to hello: {other:?}"),
         }
-        self.connection.send_replace(Some(connection));
-        self.to_core.send(LinkInput::Connected).await.context("signalling is gone")?;
+        self.connections.send_modify(|all| drop(all.insert(control.node.clone(), connection)));
+        self.to_core
+            .send((self.index, LinkInput::Connected))
+            .await
+            .context("signalling is gone")?;
         let reset = self.reset.clone();
         let (refusals, refused) = mpsc::channel(REFUSALS_WAITING_MAX);
-        let reading = read(&mut reader, &self.to_core, refusals);
+        let reading = read(&mut reader, self.index, &self.to_core, refusals);
         let writing = write(&mut writer, &region, &mut self.from_core, refused, &self.load);
         tokio::select! {
             result = reading => result,
             result = writing => result,
-            () = reset.notified() => bail!("signalling could not be served in time"),
+            () = reset.notified() => bail!("the connection is made anew"),
         }
     }
 }
@@ -152,7 +159,8 @@ async fn send(
 /// command among it counts as refused.
 async fn read(
     reader: &mut FrameReader,
-    to_core: &mpsc::Sender<LinkInput>,
+    index: ControlIndex,
+    to_core: &mpsc::Sender<(ControlIndex, LinkInput)>,
     refusals: mpsc::Sender<Message>,
 ) -> anyhow::Result<()> {
     while let Some(frame) = reader.next().await? {
@@ -185,7 +193,7 @@ async fn read(
                 }
             }
         };
-        to_core.send(input).await.context("signalling is gone")?;
+        to_core.send((index, input)).await.context("signalling is gone")?;
     }
     bail!("control closed the stream")
 }

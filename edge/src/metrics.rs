@@ -142,6 +142,11 @@ impl EdgeCollector {
                 core.calls_refused_no_control,
             ),
             (
+                "calls_second_choice",
+                "Calls given to a control node because a better one was not reachable",
+                core.calls_second_choice,
+            ),
+            (
                 "calls_refused_media",
                 "Calls refused for lack of a common codec",
                 core.calls_refused_media,

@@ -11,8 +11,9 @@ use anyhow::{Context as _, bail};
 use edge_media::command::Prompt;
 use link_daemon::quic::stream::{Answer, fetch};
 use link_proto::media::PromptKey;
-use quinn::Connection;
 use tokio::sync::{Mutex, watch};
+
+use crate::link_client::Connections;
 
 /// Longest prompt in bytes: an hour of 16-bit samples at 8 kHz.
 const PROMPT_BYTES_MAX: usize = 8_000 * 2 * 3_600 + 4_096;
@@ -27,7 +28,7 @@ pub struct PromptCache {
     folder: PathBuf,
     samples_max: usize,
     entries: Arc<Mutex<Entries>>,
-    connection: watch::Receiver<Option<Connection>>,
+    connections: watch::Receiver<Connections>,
 }
 
 #[derive(Default)]
@@ -44,11 +45,11 @@ impl PromptCache {
     pub fn new(
         folder: &Path,
         samples_max: usize,
-        connection: watch::Receiver<Option<Connection>>,
+        connections: watch::Receiver<Connections>,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let entries = Arc::default();
-        Ok(Self { folder: folder.to_owned(), samples_max, entries, connection })
+        Ok(Self { folder: folder.to_owned(), samples_max, entries, connections })
     }
 
     /// The prompt from memory, disk or control. Requests for one key at the same time share one
@@ -95,14 +96,22 @@ impl PromptCache {
     }
 
     async fn fetch(&self, key: &PromptKey, path: &Path) -> anyhow::Result<Prompt> {
-        let mut connection = self.connection.clone();
+        let mut connections = self.connections.clone();
         let bytes = tokio::time::timeout(FETCH_WAIT_MAX, async {
-            let connected = connection.wait_for(Option::is_some).await.map(|link| link.clone());
-            let connection = connected.context("shutting down")?.context("no link")?;
-            match fetch(&connection, &key.0, PROMPT_BYTES_MAX).await? {
-                Answer::Done(bytes) => Ok(bytes),
-                Answer::Refused(why) => bail!("control has no such prompt: {why}"),
+            let connected = connections.wait_for(|all| !all.is_empty()).await;
+            let connected = connected.context("shutting down")?.clone();
+            // The key is a hash of what it names: whoever has it will do.
+            let mut failed = String::new();
+            for (node, connection) in connected {
+                match fetch(&connection, &key.0, PROMPT_BYTES_MAX).await {
+                    Ok(Answer::Done(bytes)) => return Ok(bytes),
+                    Ok(Answer::Refused(why)) => {
+                        failed = format!("{node} has no such prompt: {why}");
+                    }
+                    Err(error) => failed = format!("{node}: {error:#}"),
+                }
             }
+            bail!("{failed}")
         });
         let bytes = bytes.await.context("prompt did not arrive in time")??;
         let prompt = decode(&bytes)?;
@@ -173,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn prompts_come_from_disk_and_bad_files_do_not_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let (_keep, connection) = watch::channel(None);
+        let (_keep, connection) = watch::channel(Connections::new());
         let cache = PromptCache::new(folder.path(), 150, connection).unwrap();
         for (name, rate) in [("aa", 8_000), ("bb", 8_000), ("cc", 16_000)] {
             let path = folder.path().join(format!("{name}.wav"));

@@ -369,6 +369,7 @@ mod tests {
             leg: CallSid([1; 16]),
             duration_ms: 0,
             channels,
+            control: None,
         }
     }
 

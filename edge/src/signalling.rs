@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_core::{EdgeCore, Fact, Input, LinkInput, LinkOutput, Output};
+use edge_core::{ControlIndex, EdgeCore, Fact, Input, LinkInput, LinkOutput, Output};
 use edge_media::command::{OpKey, PortKey, Prompt, RecorderHandle, WorkerCommand};
 use link_daemon::clock;
+use link_proto::NodeId;
 use link_proto::media::PromptKey;
 use link_proto::message::RecordingHeader;
 use link_proto::table::Tables;
@@ -61,9 +62,9 @@ pub struct Signalling {
     /// RTP ports.
     pub ports: MediaPorts,
     /// From the link.
-    pub from_link: mpsc::Receiver<LinkInput>,
-    /// To the link.
-    pub to_link: mpsc::Sender<LinkOutput>,
+    pub from_link: mpsc::Receiver<(ControlIndex, LinkInput)>,
+    /// To each control node.
+    pub links: Vec<LinkQueue>,
     /// To the recorder.
     pub recorder: mpsc::UnboundedSender<RecorderCommand>,
     /// To the trunk.
@@ -86,8 +87,17 @@ pub struct Signalling {
     pub recorder_next: AtomicU32,
     /// Trunk channels by port.
     pub channels: BTreeMap<PortKey, Address>,
+}
+
+/// The way to one control node.
+#[derive(Debug)]
+pub struct LinkQueue {
+    /// Its name.
+    pub node: String,
+    /// Messages.
+    pub messages: mpsc::Sender<LinkOutput>,
     /// Rung when the link has to be made anew.
-    pub link_reset: Arc<Notify>,
+    pub reset: Arc<Notify>,
 }
 
 impl Signalling {
@@ -111,7 +121,9 @@ impl Signalling {
                 () = timer => self.core.handle_timeout(clock::now()),
                 () = self.media_wake.notified() => {}
                 input = self.from_link.recv() => match input {
-                    Some(input) => self.core.handle_input(clock::now(), Input::Link(input)),
+                    Some((control, input)) => {
+                        self.core.handle_input(clock::now(), Input::Link(control, input));
+                    }
                     None => break,
                 },
                 aside = self.asides.recv() => match aside {
@@ -208,7 +220,7 @@ impl Signalling {
     fn output(&mut self, output: Output) {
         match output {
             Output::Send { to, bytes } => self.send(to, &bytes),
-            Output::Link(output) => self.tell_link(output),
+            Output::Link(control, output) => self.tell_link(control, output),
             Output::AllocateMedia { port, worker } => self.allocate(port, worker),
             Output::ReleaseMedia { port, worker } => {
                 self.ports.release(clock::now(), port);
@@ -219,8 +231,10 @@ impl Signalling {
                 self.tell_media(worker, ToMedia::Command(command));
             }
             Output::FetchPrompt { key } => self.fetch_prompt(key),
-            Output::OpenRecording { op, recording, session, leg, channels } => {
-                let header = RecordingHeader { recording, session, leg, duration_ms: 0, channels };
+            Output::OpenRecording { op, recording, session, leg, channels, control } => {
+                let control = self.link(control).map(|link| NodeId::from(link.node.as_str()));
+                let header =
+                    RecordingHeader { recording, session, leg, duration_ms: 0, channels, control };
                 self.open_recording(op, header);
             }
             Output::CloseRecording { recorder, duration_ms, .. } => {
@@ -236,7 +250,7 @@ impl Signalling {
                 self.resolve(id, host, port, transport)
             }
             Output::PersistTables(tables) => self.persist(tables),
-            Output::Fact(fact) => log(&fact),
+            Output::Fact(fact) => self.log(&fact),
         }
     }
 
@@ -257,12 +271,17 @@ impl Signalling {
         }
     }
 
-    fn tell_link(&mut self, output: LinkOutput) {
+    fn link(&self, control: ControlIndex) -> Option<&LinkQueue> {
+        self.links.get(usize::from(control.0))
+    }
+
+    fn tell_link(&mut self, control: ControlIndex, output: LinkOutput) {
+        let Some(link) = self.link(control) else { return };
         // A full queue means that the link is stuck; what is lost here is sent again after it was
         // made anew, because control has not acknowledged it.
-        if self.to_link.try_send(output).is_err() {
-            tracing::warn!("link queue is full");
-            self.link_reset.notify_one();
+        if link.messages.try_send(output).is_err() {
+            tracing::warn!(control = link.node, "link queue is full");
+            link.reset.notify_one();
         }
     }
 
@@ -353,17 +372,20 @@ impl Signalling {
             }
         });
     }
-}
 
-fn log(fact: &Fact) {
-    match fact {
-        Fact::Offered { leg, provider } => tracing::info!(%leg, provider, "call offered"),
-        Fact::Answered { leg } => tracing::info!(%leg, "call answered"),
-        Fact::Ended { leg, reason, whose } => {
-            tracing::info!(%leg, ?reason, ?whose, "call ended");
+    fn log(&self, fact: &Fact) {
+        match fact {
+            Fact::Offered { leg, provider } => tracing::info!(%leg, provider, "call offered"),
+            Fact::Answered { leg } => tracing::info!(%leg, "call answered"),
+            Fact::Ended { leg, reason, whose } => {
+                tracing::info!(%leg, ?reason, ?whose, "call ended");
+            }
+            Fact::Refused { status, why } => tracing::info!(status, why, "call refused"),
+            Fact::Control { control, connected } => {
+                let control = self.link(*control).map(|link| link.node.as_str());
+                tracing::info!(control, connected, "control");
+            }
+            Fact::Trouble { call, why } => tracing::warn!(%call, why, "trouble"),
         }
-        Fact::Refused { status, why } => tracing::info!(status, why, "call refused"),
-        Fact::Control { connected } => tracing::info!(connected, "control"),
-        Fact::Trouble { call, why } => tracing::warn!(%call, why, "trouble"),
     }
 }

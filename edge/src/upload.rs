@@ -9,8 +9,9 @@ use anyhow::Context as _;
 use link_daemon::drain::Shutdown;
 use link_daemon::quic::stream::{Answer, upload};
 use link_proto::message::RecordingHeader;
-use quinn::Connection;
 use tokio::sync::{Notify, watch};
+
+use crate::link_client::Connections;
 
 /// Pause after a failed upload.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
@@ -19,17 +20,16 @@ const RETRY_EVERY: Duration = Duration::from_secs(2);
 pub async fn run(
     folder: PathBuf,
     ready: Arc<Notify>,
-    mut connection: watch::Receiver<Option<Connection>>,
+    mut connections: watch::Receiver<Connections>,
     mut shutdown: Shutdown,
 ) {
     loop {
         let round = async {
-            let link = match connection.wait_for(Option::is_some).await {
-                Ok(link) => link.clone(),
+            let connected = match connections.wait_for(|all| !all.is_empty()).await {
+                Ok(connected) => connected.clone(),
                 Err(_) => return,
             };
-            let Some(link) = link else { return };
-            let left = upload_all(&folder, &link).await;
+            let left = upload_all(&folder, &connected).await;
             let again = tokio::time::sleep(RETRY_EVERY);
             tokio::select! {
                 () = ready.notified() => {}
@@ -44,7 +44,7 @@ pub async fn run(
 }
 
 /// True if something is left to be tried again.
-async fn upload_all(folder: &Path, connection: &Connection) -> bool {
+async fn upload_all(folder: &Path, connections: &Connections) -> bool {
     let mut left = false;
     let Ok(mut entries) = tokio::fs::read_dir(folder).await else { return true };
     while let Ok(Some(entry)) = entries.next_entry().await {
@@ -52,7 +52,7 @@ async fn upload_all(folder: &Path, connection: &Connection) -> bool {
         if done.extension().is_none_or(|extension| extension != "done") {
             continue;
         }
-        if let Err(error) = upload_one(&done, connection).await {
+        if let Err(error) = upload_one(&done, connections).await {
             let path = done.display();
             tracing::warn!(%path, error = format!("{error:#}"), "recording is not uploaded yet");
             left = true;
@@ -61,9 +61,14 @@ async fn upload_all(folder: &Path, connection: &Connection) -> bool {
     left
 }
 
-async fn upload_one(done: &Path, connection: &Connection) -> anyhow::Result<()> {
+async fn upload_one(done: &Path, connections: &Connections) -> anyhow::Result<()> {
     let bytes = tokio::fs::read(done).await?;
     let header = RecordingHeader::from_bytes(&bytes).map_err(anyhow::Error::msg)?;
+    // It goes to the node that ordered it: no other knows what it is.
+    let connection = match &header.control {
+        Some(node) => connections.get(node.as_str()).with_context(|| format!("{node} is away"))?,
+        None => connections.values().next().context("no control node")?,
+    };
     let wav = done.with_extension("wav");
     let file = tokio::fs::File::open(&wav).await.with_context(|| wav.display().to_string())?;
     match upload(connection, &bytes, file).await? {

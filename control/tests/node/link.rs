@@ -138,6 +138,7 @@ async fn recordings_are_on_disk_when_they_are_confirmed() {
         leg: CallSid([1; 16]),
         duration_ms: 1_000,
         channels: 1,
+        control: None,
     };
     let content = vec![1; 16_044];
     let answer = upload(&edge.connection, &header.to_bytes().unwrap(), &content[..]).await.unwrap();

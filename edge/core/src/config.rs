@@ -73,6 +73,21 @@ pub struct Provider {
     pub calls_per_s_max: u32,
 }
 
+/// What a control node is to this edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlChoice {
+    /// New calls go to the reachable nodes with the lowest number.
+    pub priority: u16,
+    /// Share of new calls among those of one priority; 0 = only if all of them have 0.
+    pub weight: u16,
+}
+
+impl Default for ControlChoice {
+    fn default() -> Self {
+        Self { priority: 0, weight: 1 }
+    }
+}
+
 /// Configuration of [`crate::EdgeCore`].
 #[derive(Debug, Clone)]
 pub struct EdgeConfig {
@@ -92,6 +107,8 @@ pub struct EdgeConfig {
     pub shards: u32,
     /// Media workers of this edge.
     pub workers: u16,
+    /// Control nodes; [`crate::ControlIndex`] counts them.
+    pub controls: Vec<ControlChoice>,
     /// Who may send us calls, first match wins.
     pub providers: Vec<Provider>,
     /// Codecs that we speak, best first.
@@ -137,6 +154,7 @@ impl EdgeConfig {
             shard: 0,
             shards: 1,
             workers: 1,
+            controls: vec![ControlChoice::default()],
             providers: Vec::new(),
             codecs: vec![AudioCodec::Pcmu, AudioCodec::Pcma],
             telephone_event: 101,

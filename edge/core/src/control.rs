@@ -2,8 +2,9 @@
 //! node can be reached.
 //!
 //! Away: conversations go on and end properly by their coupling. A leg that is in no conversation
-//! needs control: it is held for `control_lost_hold`, then ended. New calls are refused with 503,
-//! but for those the route table can connect by itself.
+//! needs control: it is held for `control_lost_hold`, then ended. A session stays with its control
+//! node; new calls go to another one. With none left they are refused with 503, but for those the
+//! route table can connect by itself.
 
 use std::time::Instant;
 
@@ -13,50 +14,62 @@ use link_proto::message::{
     About, CommandAck, CommandMessage, CommandResult, EventAck, EventMessage, Orphans, Refused,
 };
 use link_proto::session::Verdict;
-use link_proto::table::Tables;
 
 use crate::call::leg::{LegEnd, LegState};
 use crate::call::session::{Call, Driver};
 use crate::core::EdgeCore;
-use crate::io::{Fact, LinkOutput, Output};
+use crate::io::{ControlIndex, Fact, LinkOutput, Output};
 use crate::ports::PortState;
 use crate::timers::TimerKey;
 
 impl EdgeCore {
-    pub(crate) fn on_control_connected(&mut self) {
-        self.control_connected = true;
-        self.fact(Fact::Control { connected: true });
-        let reconcile = self.reconcile();
-        self.push(Output::Link(LinkOutput::Reconcile(reconcile)));
-        for event in self.deliveries.unacknowledged() {
+    pub(crate) fn on_control_connected(&mut self, control: ControlIndex) {
+        self.controls.set_connected(control, true);
+        self.fact(Fact::Control { control, connected: true });
+        let reconcile = self.reconcile(control);
+        self.push(Output::Link(control, LinkOutput::Reconcile(reconcile)));
+        for event in self.deliveries.unacknowledged(control) {
             self.counters.events_resent += 1;
-            self.push(Output::Link(LinkOutput::Event(event)));
+            self.push(Output::Link(control, LinkOutput::Event(event)));
         }
-        for leg in self.legs.keys().copied().collect::<Vec<_>>() {
+        self.use_tables();
+        for leg in self.legs_of(control) {
             self.timers.cancel(TimerKey::ControlHold(leg));
         }
     }
 
-    pub(crate) fn on_control_lost(&mut self, now: Instant) {
-        if !self.control_connected {
+    pub(crate) fn on_control_lost(&mut self, now: Instant, control: ControlIndex) {
+        if !self.controls.set_connected(control, false) {
             return;
         }
-        self.control_connected = false;
-        self.fact(Fact::Control { connected: false });
-        for leg in self.legs.keys().copied().collect::<Vec<_>>() {
+        self.fact(Fact::Control { control, connected: false });
+        self.use_tables();
+        for leg in self.legs_of(control) {
             self.review_hold(now, leg);
         }
+    }
+
+    /// The legs whose session a control node runs.
+    fn legs_of(&self, control: ControlIndex) -> Vec<CallSid> {
+        let its = |session: &CallSid| self.control_of(*session) == Some(control);
+        self.legs.iter().filter(|(_, leg)| its(&leg.session)).map(|(sid, _)| *sid).collect()
+    }
+
+    /// The control node that runs a session.
+    pub(crate) fn control_of(&self, session: CallSid) -> Option<ControlIndex> {
+        self.calls.get(&session).and_then(|call| call.driver.control())
     }
 
     /// Starts or stops the patience of a leg that needs control while none is there.
     pub(crate) fn review_hold(&mut self, now: Instant, leg: CallSid) {
         let key = TimerKey::ControlHold(leg);
-        let controlled = self.legs.get(&leg).is_some_and(|leg| {
+        let waits_for = self.legs.get(&leg).and_then(|leg| {
             let waits = leg.inbound && leg.state == LegState::Ringing;
-            (waits || leg.state == LegState::Answered)
-                && self.calls.get(&leg.session).is_some_and(|c| c.driver == Driver::Control)
+            let alive = waits || leg.state == LegState::Answered;
+            self.control_of(leg.session).filter(|_| alive)
         });
-        if self.control_connected || !controlled || self.is_in_conversation(leg) {
+        let is_lost = waits_for.is_some_and(|control| !self.controls.is_connected(control));
+        if !is_lost || self.is_in_conversation(leg) {
             self.timers.cancel(key);
         } else if !self.timers.is_set(key) {
             self.timers.set(key, now + self.config.control_lost_hold);
@@ -97,9 +110,11 @@ impl EdgeCore {
         }
     }
 
-    pub(crate) fn on_orphans(&mut self, now: Instant, orphans: Orphans) {
+    pub(crate) fn on_orphans(&mut self, now: Instant, control: ControlIndex, orphans: Orphans) {
         for session in orphans.sessions {
-            if self.deliveries.get(session).is_some() {
+            // What another node runs is none of its business.
+            let its = |delivery: &crate::delivery::Delivery| delivery.control == control;
+            if self.deliveries.get(session).is_some_and(its) {
                 self.counters.orphans += 1;
                 self.orphan(now, session);
             }
@@ -122,11 +137,11 @@ impl EdgeCore {
         }
     }
 
-    /// Takes newer tables over. False if they are not newer.
-    pub(crate) fn use_tables(&mut self, tables: Tables) -> bool {
-        if tables.version <= self.tables.version && self.tables != Tables::default() {
+    /// Takes over what the control nodes say now. False if that is nothing new.
+    pub(crate) fn use_tables(&mut self) -> bool {
+        let Some(tables) = self.controls.tables().filter(|tables| *tables != self.tables) else {
             return false;
-        }
+        };
         self.tables = tables;
         for index in 0..self.peers.len() {
             self.announce_peer(index);
@@ -136,40 +151,48 @@ impl EdgeCore {
 
     /// Gives an event to whoever drives the session.
     pub(crate) fn emit(&mut self, now: Instant, session: CallSid, leg: CallSid, event: CallEvent) {
-        let driver = self.calls.get(&session).map_or(Driver::Control, |call| call.driver);
-        if driver == Driver::RouteTable {
+        if self.calls.get(&session).is_some_and(|call| call.driver == Driver::RouteTable) {
             self.route_events.push_back((session, leg, event));
             return;
         }
-        let orphaned = self.deliveries.get(session).is_none_or(|delivery| delivery.orphaned);
-        if orphaned {
+        let Some(control) = self
+            .deliveries
+            .get(session)
+            .filter(|delivery| !delivery.orphaned)
+            .map(|delivery| delivery.control)
+        else {
             return;
-        }
+        };
         let must = matches!(event, CallEvent::Ended { .. });
         let at_unix_ms = self.unix_ms(now);
         let message = EventMessage { session, sequence: 0, leg, at_unix_ms, event };
         match self.deliveries.push(message, must) {
             Some(message) => {
                 self.counters.events += 1;
-                if self.control_connected {
-                    self.push(Output::Link(LinkOutput::Event(message)));
+                if self.controls.is_connected(control) {
+                    self.push(Output::Link(control, LinkOutput::Event(message)));
                 }
             }
             None => self.counters.events_dropped += 1,
         }
     }
 
-    pub(crate) fn on_command(&mut self, now: Instant, message: CommandMessage) {
+    pub(crate) fn on_command(
+        &mut self,
+        now: Instant,
+        control: ControlIndex,
+        message: CommandMessage,
+    ) {
         let (session, id) = (message.session, message.id);
         // The first command may create the session (an outbound call, a channel on a media node).
         if self.deliveries.get(session).is_none() && id != 1 {
             let why = format!("session {session} is not known here");
-            self.acknowledge(session, id, CommandResult::Refused { why });
+            self.acknowledge(control, session, id, CommandResult::Refused { why });
             return;
         }
         let delivery = match self.deliveries.get_mut(session) {
             Some(delivery) => delivery,
-            None => self.deliveries.open(session),
+            None => self.deliveries.open(session, control),
         };
         delivery.known = true;
         let result = match delivery.commands.accept(message.epoch, id) {
@@ -187,6 +210,8 @@ impl EdgeCore {
             }
             Verdict::Execute => {
                 self.counters.commands += 1;
+                // Who commands it runs it.
+                delivery.control = control;
                 let result = match self.execute(now, session, message.leg, message.command) {
                     Ok(()) => CommandResult::Done,
                     Err(why) => {
@@ -201,11 +226,11 @@ impl EdgeCore {
                 result
             }
         };
-        self.acknowledge(session, id, result);
+        self.acknowledge(control, session, id, result);
     }
 
     /// A command of a later version: it counts as refused, or all that follow would wait for it.
-    pub(crate) fn on_command_unusable(&mut self, about: About, why: String) {
+    pub(crate) fn on_command_unusable(&mut self, control: ControlIndex, about: About, why: String) {
         self.counters.commands_unusable += 1;
         let About { session, number, epoch } = about;
         let result = CommandResult::Refused { why };
@@ -216,12 +241,18 @@ impl EdgeCore {
                 Verdict::Repeat(_) | Verdict::OldEpoch => {}
             }
         }
-        self.acknowledge(session, number, result);
+        self.acknowledge(control, session, number, result);
     }
 
-    fn acknowledge(&mut self, session: CallSid, id: u64, result: CommandResult) {
+    fn acknowledge(
+        &mut self,
+        control: ControlIndex,
+        session: CallSid,
+        id: u64,
+        result: CommandResult,
+    ) {
         let ack = CommandAck { session, id, result };
-        self.push(Output::Link(LinkOutput::CommandAck(ack)));
+        self.push(Output::Link(control, LinkOutput::CommandAck(ack)));
     }
 
     /// Carries a command out; control and the route table both come this way.
@@ -273,6 +304,13 @@ impl EdgeCore {
         }
     }
 
+    /// Who drives a session that a command makes.
+    pub(crate) fn driver_by_command(&self, session: CallSid) -> Driver {
+        self.deliveries
+            .get(session)
+            .map_or(Driver::RouteTable, |delivery| Driver::Control(delivery.control))
+    }
+
     /// The session at this edge, made if it is not there.
     pub(crate) fn open_call(&mut self, session: CallSid, driver: Driver) -> Result<(), String> {
         if self.calls.contains_key(&session) {
@@ -282,8 +320,8 @@ impl EdgeCore {
         let worker = self.ports.least_loaded_worker();
         self.calls.insert(session, Call::new(key, driver, worker));
         self.by_session_key.insert(key, session);
-        if driver == Driver::Control {
-            self.deliveries.open(session);
+        if let Driver::Control(control) = driver {
+            self.deliveries.open(session, control);
         }
         Ok(())
     }
@@ -300,7 +338,7 @@ impl EdgeCore {
         if let Some(call) = self.calls.remove(&session) {
             self.by_session_key.remove(&call.key);
             self.ports.drop_session(call.key);
-            if call.driver == Driver::Control {
+            if call.driver.control().is_some() {
                 self.close_delivery(session);
             } else {
                 self.route_calls.forget(session);

@@ -17,9 +17,10 @@ use crate::admission::{Admission, Verdict};
 use crate::call::leg::{Leg, LegEnd};
 use crate::call::session::Call;
 use crate::config::EdgeConfig;
+use crate::controls::Controls;
 use crate::counters::Counters;
 use crate::delivery::Deliveries;
-use crate::io::{Fact, Input, LinkInput, Output, ResolveId};
+use crate::io::{ControlIndex, Fact, Input, LinkInput, Output, ResolveId};
 use crate::media::op::PromptWaits;
 use crate::ports::Ports;
 use crate::route_table::RouteCalls;
@@ -35,8 +36,7 @@ pub struct EdgeCore {
     pub(crate) tables: Tables,
     /// Nodes by the number under which workers know their trunks.
     pub(crate) peers: Vec<(link_proto::NodeId, bool)>,
-    /// A control node can be reached.
-    pub(crate) control_connected: bool,
+    pub(crate) controls: Controls,
     pub(crate) deliveries: Deliveries,
     pub(crate) calls: BTreeMap<CallSid, Call>,
     pub(crate) by_session_key: BTreeMap<SessionKey, CallSid>,
@@ -70,7 +70,7 @@ impl EdgeCore {
             rng,
             tables: Tables::default(),
             peers: Vec::new(),
-            control_connected: false,
+            controls: Controls::new(&config.controls),
             calls: BTreeMap::new(),
             by_session_key: BTreeMap::new(),
             legs: BTreeMap::new(),
@@ -88,7 +88,7 @@ impl EdgeCore {
             outputs: VecDeque::new(),
             config,
         };
-        core.use_tables(tables);
+        core.tables = tables;
         core
     }
 
@@ -126,7 +126,7 @@ impl EdgeCore {
             Input::SendFailed { to } => {
                 self.sip.handle_input(now, sip_core::Input::SendFailed { to });
             }
-            Input::Link(input) => self.on_link(now, input),
+            Input::Link(control, input) => self.on_link(now, control, input),
             Input::Worker { event, .. } => self.on_worker_event(now, event),
             Input::MediaAllocated { port, rtp, rtcp } => {
                 self.on_media_allocated(now, port, rtp, rtcp);
@@ -145,18 +145,20 @@ impl EdgeCore {
         }
     }
 
-    fn on_link(&mut self, now: Instant, input: LinkInput) {
+    fn on_link(&mut self, now: Instant, control: ControlIndex, input: LinkInput) {
         match input {
-            LinkInput::Connected => self.on_control_connected(),
-            LinkInput::Disconnected => self.on_control_lost(now),
-            LinkInput::Command(command) => self.on_command(now, command),
-            LinkInput::CommandUnusable { about, why } => self.on_command_unusable(about, why),
+            LinkInput::Connected => self.on_control_connected(control),
+            LinkInput::Disconnected => self.on_control_lost(now, control),
+            LinkInput::Command(command) => self.on_command(now, control, command),
+            LinkInput::CommandUnusable { about, why } => {
+                self.on_command_unusable(control, about, why);
+            }
             LinkInput::Refused(refused) => self.on_refused(now, &refused),
             LinkInput::EventAck(ack) => self.on_event_ack(&ack),
-            LinkInput::Orphans(orphans) => self.on_orphans(now, orphans),
+            LinkInput::Orphans(orphans) => self.on_orphans(now, control, orphans),
             LinkInput::Tables(tables) => {
-                if self.use_tables(tables.clone()) {
-                    self.push(Output::PersistTables(tables));
+                if self.controls.take_tables(control, tables) && self.use_tables() {
+                    self.push(Output::PersistTables(self.tables.clone()));
                 }
             }
         }

@@ -8,6 +8,8 @@ use link_proto::call::CallEvent;
 use link_proto::message::{EventMessage, LiveLeg};
 use link_proto::session::{CommandInbox, EventOutbox};
 
+use crate::io::ControlIndex;
+
 /// What may be waiting beyond the bound: the results of what is running, and the ends of legs.
 const RESERVE_EVENTS: usize = 128;
 
@@ -16,6 +18,8 @@ const RESERVE_EVENTS: usize = 128;
 pub(crate) struct Delivery {
     pub(crate) commands: CommandInbox,
     pub(crate) events: EventOutbox,
+    /// The control node that runs the session.
+    pub(crate) control: ControlIndex,
     /// Control has shown that it knows the session.
     pub(crate) known: bool,
     /// Control has said that it does not know the session: tell it nothing more.
@@ -47,9 +51,10 @@ impl Deliveries {
     }
 
     /// The session lives (again).
-    pub(crate) fn open(&mut self, session: CallSid) -> &mut Delivery {
+    pub(crate) fn open(&mut self, session: CallSid, control: ControlIndex) -> &mut Delivery {
         let delivery = self.by_session.entry(session).or_default();
         delivery.live = true;
+        delivery.control = control;
         delivery
     }
 
@@ -79,15 +84,16 @@ impl Deliveries {
         delivery.events.push(event, events_max).ok().cloned()
     }
 
-    /// Everything that is to be sent again after a reconnect.
-    pub(crate) fn unacknowledged(&self) -> Vec<EventMessage> {
+    /// Everything that is to be sent again to a control node after a reconnect.
+    pub(crate) fn unacknowledged(&self, control: ControlIndex) -> Vec<EventMessage> {
         let of =
             |delivery: &Delivery| delivery.events.unacknowledged().cloned().collect::<Vec<_>>();
-        self.by_session.values().filter(|delivery| !delivery.orphaned).flat_map(of).collect()
+        let its = |delivery: &&Delivery| !delivery.orphaned && delivery.control == control;
+        self.by_session.values().filter(its).flat_map(of).collect()
     }
 
-    /// Legs that ended without control knowing it.
-    pub(crate) fn unreported_ends(&self) -> Vec<LiveLeg> {
+    /// Legs that ended without their control node knowing it.
+    pub(crate) fn unreported_ends(&self, control: ControlIndex) -> Vec<LiveLeg> {
         let ends = |delivery: &Delivery| {
             let ended = |event: &&EventMessage| matches!(event.event, CallEvent::Ended { .. });
             let leg = |event: &EventMessage| LiveLeg {
@@ -97,7 +103,9 @@ impl Deliveries {
             };
             delivery.events.unacknowledged().filter(ended).map(leg).collect::<Vec<_>>()
         };
-        let known = |delivery: &&Delivery| delivery.known && !delivery.orphaned;
+        let known = |delivery: &&Delivery| {
+            delivery.known && !delivery.orphaned && delivery.control == control
+        };
         self.by_session.values().filter(known).flat_map(ends).collect()
     }
 }

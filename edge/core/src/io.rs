@@ -20,13 +20,17 @@ use sip_core::{Destination, Transport};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResolveId(pub u64);
 
-/// From control, by way of the link client.
+/// A control node, by its place in the configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ControlIndex(pub u16);
+
+/// From a control node, by way of its link client.
 #[derive(Debug, Clone)]
 pub enum LinkInput {
     /// Hello and welcome are done: answered by [`LinkOutput::Reconcile`] and everything that is
     /// not acknowledged.
     Connected,
-    /// No control node is reachable. The state at the start.
+    /// It is not reachable. The state at the start.
     Disconnected,
     /// A command.
     Command(CommandMessage),
@@ -77,8 +81,8 @@ pub enum Input {
         /// Its `to`.
         to: Destination,
     },
-    /// From control.
-    Link(LinkInput),
+    /// From a control node.
+    Link(ControlIndex, LinkInput),
     /// From a media worker.
     Worker {
         /// Which.
@@ -166,8 +170,8 @@ pub enum Output {
         /// One message.
         bytes: Bytes,
     },
-    /// To control. Comes only while connected.
-    Link(LinkOutput),
+    /// To a control node. Comes only while connected.
+    Link(ControlIndex, LinkOutput),
     /// Bind the sockets of a leg and give them to a worker.
     AllocateMedia {
         /// Name of the port.
@@ -206,6 +210,8 @@ pub enum Output {
         leg: CallSid,
         /// 1 or 2.
         channels: u16,
+        /// Control node that wants it.
+        control: ControlIndex,
     },
     /// A recording is over; its bytes are to be sent to control.
     CloseRecording {
@@ -276,8 +282,10 @@ pub enum Fact {
         /// In words.
         why: &'static str,
     },
-    /// Control is reachable, or not any more.
+    /// A control node is reachable, or not any more.
     Control {
+        /// Which.
+        control: ControlIndex,
         /// Reachable.
         connected: bool,
     },

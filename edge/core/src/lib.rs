@@ -10,6 +10,7 @@
 //! * `call` – legs, bridges, hold, teardown. The edge alone owns its dialogs.
 //! * `media` – offer and answer; media commands become worker commands.
 //! * `control` – numbering, repeats, and what happens while no control node is there.
+//! * `controls` – which control node gets a new call.
 //! * `route_table` – calls that need no instructions.
 //! * [`reject`] – the one table from the end of a leg to SIP and back.
 //! * [`shard`] – which shard a raw message belongs to.
@@ -18,6 +19,7 @@ mod admission;
 mod call;
 pub mod config;
 mod control;
+mod controls;
 mod core;
 pub mod counters;
 mod delivery;
@@ -33,9 +35,9 @@ mod timers;
 pub mod view;
 
 pub use call::leg::LegState;
-pub use config::{Cidr, EdgeConfig, Provider};
+pub use config::{Cidr, ControlChoice, EdgeConfig, Provider};
 pub use core::EdgeCore;
 pub use counters::Counters;
-pub use io::{Fact, Input, LinkInput, LinkOutput, Output, ResolveId};
+pub use io::{ControlIndex, Fact, Input, LinkInput, LinkOutput, Output, ResolveId};
 pub use shard::{call_id_of, shard_of};
 pub use view::LegView;

@@ -13,6 +13,8 @@ use link_proto::plan::{
 };
 use link_proto::table::{NodeEntry, ResourceLimits};
 
+use rand::RngExt as _;
+
 use crate::call::leg::LegEnd;
 use crate::call::session::Driver;
 use crate::core::EdgeCore;
@@ -45,13 +47,13 @@ impl RouteCalls {
 }
 
 impl EdgeCore {
-    /// Who is to drive a call to this number.
-    pub(crate) fn driver_of(&self, to: &str) -> Driver {
+    /// Who is to drive a call to this number; `None` if it is a control node and none is reachable.
+    pub(crate) fn driver_of(&mut self, to: &str) -> Option<Driver> {
         let route = self.tables.route(to);
         // A route whose trunk is on another node needs control to bring the two together.
         match route.filter(|route| route.without_instructions && route.node == self.config.node) {
-            Some(_) => Driver::RouteTable,
-            None => Driver::Control,
+            Some(_) => Some(Driver::RouteTable),
+            None => self.controls.choose(self.rng.random()).map(Driver::Control),
         }
     }
 

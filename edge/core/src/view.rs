@@ -10,6 +10,7 @@ use crate::call::leg::LegState;
 use crate::call::session::{Call, Driver};
 use crate::core::EdgeCore;
 use crate::counters::Counters;
+use crate::io::ControlIndex;
 
 /// A leg as `/calls` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,22 +109,21 @@ impl EdgeCore {
         self.sip.counters()
     }
 
-    /// What is alive and driven by control. A leg whose end is still to be reported counts as alive:
+    /// What is alive and driven by a control node. A leg whose end is still to be reported counts as alive:
     /// control must not take it for lost before it reads the true reason.
-    pub(crate) fn reconcile(&self) -> Reconcile {
+    pub(crate) fn reconcile(&self, control: ControlIndex) -> Reconcile {
         // Even if control has not yet acknowledged the first event: it may have committed it.
-        let by_control = |session: &CallSid| {
-            self.calls.get(session).is_some_and(|call| call.driver == Driver::Control)
-        };
+        let by_control = |session: &CallSid| self.control_of(*session) == Some(control);
         let live = self.legs.values().filter(|leg| by_control(&leg.session)).map(|leg| LiveLeg {
             session: leg.session,
             leg: leg.sid,
             answered: leg.answered_at.is_some(),
         });
-        let ended = self.deliveries.unreported_ends();
+        let ended = self.deliveries.unreported_ends(control);
         // A session with nothing but trunk channels is named by its first leg, which lives
         // elsewhere: control has to see it to say that nobody needs it any more.
-        let driven = |call: &&Call| call.driver == Driver::Control && call.legs.is_empty();
+        let driver = Driver::Control(control);
+        let driven = |call: &&Call| call.driver == driver && call.legs.is_empty();
         let bare = self.calls.iter().filter(|(_, call)| driven(call)).map(|(session, _)| LiveLeg {
             session: *session,
             leg: *session,

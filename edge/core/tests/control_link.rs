@@ -4,7 +4,7 @@ mod world;
 
 use std::time::Duration;
 
-use edge_core::{Input, LinkInput};
+use edge_core::{ControlIndex, Input, LinkInput};
 use edge_media::command::WorkerCommand;
 use edge_media::event::WorkerEvent;
 use link_proto::call::{Blame, CallCommand, CallEvent, DialParams, EndReason, OnPeerEnd};
@@ -184,7 +184,7 @@ fn a_repeated_command_is_answered_from_memory() {
         .collect();
     for _ in 0..3 {
         for message in &messages {
-            world.input(Input::Link(LinkInput::Command(message.clone())));
+            world.input(Input::Link(ControlIndex(0), LinkInput::Command(message.clone())));
         }
         world.run_ms(50);
     }
@@ -195,13 +195,13 @@ fn a_repeated_command_is_answered_from_memory() {
     assert_eq!(world.edge.counters().commands_repeated, 4);
     // A gap is not carried out: what is missing comes again.
     let ahead = CommandMessage { session: leg, id: 4, epoch: 1, leg, command: hangup() };
-    world.input(Input::Link(LinkInput::Command(ahead)));
+    world.input(Input::Link(ControlIndex(0), LinkInput::Command(ahead)));
     world.run_ms(50);
     assert_eq!(world.control.ended(leg), None);
     world.with_phone(ALICE, |alice, now| alice.hang_up(now));
     world.run_ms(500);
     // The session is over; a repeat is still one.
-    world.input(Input::Link(LinkInput::Command(messages[0].clone())));
+    world.input(Input::Link(ControlIndex(0), LinkInput::Command(messages[0].clone())));
     assert_eq!(world.control.acks.last().unwrap().result, CommandResult::Done);
     world.check_clean();
 }
@@ -214,7 +214,7 @@ fn an_old_owner_is_refused() {
     send(&mut world, leg, leg, CallCommand::Accept { codec: None });
     world.run_ms(50);
     let stale = CommandMessage { session: leg, id: 2, epoch: 1, leg, command: hangup() };
-    world.input(Input::Link(LinkInput::Command(stale)));
+    world.input(Input::Link(ControlIndex(0), LinkInput::Command(stale)));
     let refused = &world.control.acks.last().unwrap().result;
     assert!(matches!(refused, CommandResult::Refused { .. }), "{refused:?}");
     world.run_ms(500);
@@ -229,7 +229,7 @@ fn sessions_that_control_does_not_know_are_ended() {
     let mut world = World::new(8);
     let alice = bridge(&mut world);
     let orphans = Orphans { sessions: vec![alice, CallSid([9; 16])] };
-    world.input(Input::Link(LinkInput::Orphans(orphans)));
+    world.input(Input::Link(ControlIndex(0), LinkInput::Orphans(orphans)));
     world.run_ms(500);
     assert_eq!(world.edge.legs_live(), 0);
     assert!(world.phone(ALICE).ended_with().is_some() && world.phone(BOB).ended_with().is_some());
@@ -264,7 +264,7 @@ fn commands_to_what_is_not_there_are_refused() {
         assert!(matches!(result, Some(CommandResult::Refused { .. })), "{command:?}: {result:?}");
     }
     let unknown = CommandMessage { session: nobody, id: 7, epoch: 1, leg, command: hangup() };
-    world.input(Input::Link(LinkInput::Command(unknown)));
+    world.input(Input::Link(ControlIndex(0), LinkInput::Command(unknown)));
     assert_eq!(world.control.acks.last().unwrap().session, nobody);
     assert_eq!(world.edge.legs_live(), 1);
     send(&mut world, leg, leg, hangup());
@@ -330,10 +330,10 @@ fn lat_15_the_caller_hears_the_truth_when_the_far_side_refuses() {
 fn tables_are_kept_and_older_ones_are_not() {
     let mut world = World::with(14, world::config(), routes(false));
     let newer = Tables { version: 4, ..routes(true) };
-    world.input(Input::Link(LinkInput::Tables(newer.clone())));
+    world.input(Input::Link(ControlIndex(0), LinkInput::Tables(newer.clone())));
     assert_eq!(world.persisted.as_ref(), Some(&newer));
     world.persisted = None;
-    world.input(Input::Link(LinkInput::Tables(routes(false))));
+    world.input(Input::Link(ControlIndex(0), LinkInput::Tables(routes(false))));
     assert_eq!(world.persisted, None);
     // Numbers are dialled by the table as well.
     world.with_phone(ALICE, |alice, now| alice.dial(now, "+33123", Vec::new()));

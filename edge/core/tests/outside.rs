@@ -2,7 +2,7 @@
 
 mod world;
 
-use edge_core::{Input, LinkInput};
+use edge_core::{ControlIndex, Input, LinkInput};
 use edge_media::command::{OpKey, PortKey, SessionKey};
 use edge_media::event::{CollectEnd, LegStats, PlayEnd, RegionCounters, WorkerEvent};
 use link_proto::call::{Blame, CallCommand, DialParams, EndReason, OnPeerEnd};
@@ -139,7 +139,7 @@ proptest! {
             *id += 1;
             let message = CommandMessage { session, id: *id, epoch: 1, leg, command };
             let acks = world.control.acks.len();
-            world.input(Input::Link(LinkInput::Command(message)));
+            world.input(Input::Link(ControlIndex(0), LinkInput::Command(message)));
             prop_assert_eq!(world.control.acks.len(), acks + 1);
             // A worker that errs: the pretended one must not be asked about such ports again.
             let errs = matches!(

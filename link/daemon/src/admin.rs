@@ -23,7 +23,7 @@ type CallsFuture = Pin<Box<dyn Future<Output = serde_json::Value> + Send>>;
 /// What the admin port shows.
 #[derive(Clone)]
 pub struct Admin {
-    ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    ready: Arc<dyn Fn() -> Result<String, String> + Send + Sync>,
     calls: Arc<dyn Fn() -> CallsFuture + Send + Sync>,
     metrics: Metrics,
     log: LogLevel,
@@ -33,16 +33,20 @@ impl Admin {
     /// An admin port that is ready and has no calls, until told otherwise.
     pub fn new(metrics: Metrics, log: LogLevel) -> Self {
         Self {
-            ready: Arc::new(|| Ok(())),
+            ready: Arc::new(|| Ok(String::new())),
             calls: Arc::new(|| Box::pin(async { serde_json::json!([]) })),
             metrics,
             log,
         }
     }
 
-    /// `/ready` answers 200 while this is `Ok`, else 503 with the reason in words.
+    /// `/ready` answers 200 with further lines while this is `Ok`, else 503 with the reason in
+    /// words.
     #[must_use]
-    pub fn ready(mut self, ready: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+    pub fn ready(
+        mut self,
+        ready: impl Fn() -> Result<String, String> + Send + Sync + 'static,
+    ) -> Self {
         self.ready = Arc::new(ready);
         self
     }
@@ -92,8 +96,10 @@ pub async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener
 
 async fn ready(State(admin): State<Admin>) -> Response {
     match (admin.ready)() {
-        Ok(()) => "ready\n".into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Ok(more) => format!("ready\n{more}").into_response(),
+        Err(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", why.trim_end())).into_response()
+        }
     }
 }
 
@@ -144,12 +150,15 @@ mod tests {
         metrics.counter("admin_visits", "Visits").inc();
         let is_ready = Arc::new(AtomicBool::new(false));
         let seen = is_ready.clone();
-        let admin =
-            Admin::new(metrics, LogLevel::fixed())
-                .ready(move || {
-                    if seen.load(Ordering::SeqCst) { Ok(()) } else { Err("no control node".into()) }
-                })
-                .calls(|| async { serde_json::json!([{"call": "CA1"}]) });
+        let admin = Admin::new(metrics, LogLevel::fixed())
+            .ready(move || {
+                if seen.load(Ordering::SeqCst) {
+                    Ok(String::new())
+                } else {
+                    Err("no control node".into())
+                }
+            })
+            .calls(|| async { serde_json::json!([{"call": "CA1"}]) });
         let listener = bind("127.0.0.1:0".parse().unwrap(), "admin").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (trigger, shutdown) = crate::drain::switch();

@@ -217,6 +217,9 @@ pub struct RecordingHeader {
     pub duration_ms: u64,
     /// 1 or 2.
     pub channels: u16,
+    /// Control node that ordered it; `None` = any.
+    #[serde(default)]
+    pub control: Option<NodeId>,
 }
 
 impl RecordingHeader {

@@ -40,6 +40,8 @@ pub struct Setup {
     pub app: AppServer,
     /// Control.
     pub control: ControlPlan,
+    /// Another control node that the region's edge knows, behind the first.
+    pub second: Option<ControlPlan>,
     /// The region's edge.
     pub eu: EdgePlan,
     /// The core region's media node, if any.
@@ -79,6 +81,7 @@ impl Setup {
         let setup = Self {
             app,
             control,
+            second: None,
             eu: EdgePlan::new(EU, "eu"),
             core: None,
             wan_delay_ms: 0.0,
@@ -136,7 +139,7 @@ impl Setup {
     /// # Errors
     /// With the end of the log of what did not start.
     pub fn begin(self) -> anyhow::Result<World> {
-        let Self { app, control, mut eu, core, wan_delay_ms, bob, carol } = self;
+        let Self { app, control, second, mut eu, core, wan_delay_ms, bob, carol } = self;
         let rig = Rig::temporary(&program())?;
         let control = rig.control(&control)?;
         eu.controls = vec![(control.node.clone(), control.link)];
@@ -150,6 +153,8 @@ impl Setup {
             eu.controls = vec![(control.node.clone(), link)];
             wan = Some(relay);
         }
+        let second = second.map(|plan| rig.control(&plan)).transpose()?;
+        eu.controls.extend(second.iter().map(|second| (second.node.clone(), second.link)));
         let edge = rig.edge(&eu)?;
         let bank = PhoneBank::start(BankConfig::default())?;
         Ok(World {
@@ -158,6 +163,7 @@ impl Setup {
             eu_plan: eu,
             core: core_edge,
             control,
+            second,
             wan,
             app,
             rig,
@@ -196,6 +202,8 @@ pub struct World {
     pub core: Option<Edge>,
     /// Control.
     pub control: Control,
+    /// The other control node.
+    pub second: Option<Control>,
     /// Between the regions.
     pub wan: Option<Relay>,
     /// The application.
@@ -414,6 +422,9 @@ impl World {
             core.stop()?;
         }
         self.control.stop()?;
+        if let Some(second) = &mut self.second {
+            second.stop()?;
+        }
         for (node, log) in self.logs() {
             anyhow::ensure!(!log.contains("panicked at"), "{node}:\n{log}");
         }
@@ -425,6 +436,7 @@ impl World {
             (self.control.node.as_str(), self.control.process.log()),
             (self.eu.node.as_str(), self.eu.process.log()),
         ];
+        logs.extend(self.second.iter().map(|c| (c.node.as_str(), c.process.log())));
         logs.extend(self.core.iter().map(|core| (core.node.as_str(), core.process.log())));
         logs
     }

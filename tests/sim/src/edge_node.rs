@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edge_core::{EdgeConfig, EdgeCore, Input, LinkInput, LinkOutput, Output, Provider};
+use edge_core::{
+    ControlIndex, EdgeConfig, EdgeCore, Input, LinkInput, LinkOutput, Output, Provider,
+};
 use edge_media::Component;
 use edge_media::command::{OpKey, PortKey, Prompt, RecorderHandle, WorkerCommand};
 use link_proto::media::PromptKey;
@@ -307,7 +309,7 @@ impl EdgeNode {
         let Some(life) = &mut self.life else { return };
         life.link = Some(connection);
         for shard in &mut life.shards {
-            shard.core.handle_input(now, Input::Link(LinkInput::Connected));
+            shard.core.handle_input(now, Input::Link(ControlIndex(0), LinkInput::Connected));
         }
         self.settle(now);
         let mut legs: Vec<LiveLeg> = Vec::new();
@@ -329,7 +331,7 @@ impl EdgeNode {
             life.link = None;
         }
         for shard in 0..SHARDS as usize {
-            self.input(now, shard, Input::Link(LinkInput::Disconnected));
+            self.input(now, shard, Input::Link(ControlIndex(0), LinkInput::Disconnected));
         }
     }
 
@@ -347,12 +349,12 @@ impl EdgeNode {
         };
         let own = usize::from(session.0[0]) % SHARDS as usize;
         let shard = *life.sessions.entry(session).or_insert(own);
-        self.input(now, shard, Input::Link(input));
+        self.input(now, shard, Input::Link(ControlIndex(0), input));
     }
 
     fn to_all(&mut self, now: Instant, input: &LinkInput) {
         for shard in 0..SHARDS as usize {
-            self.input(now, shard, Input::Link(input.clone()));
+            self.input(now, shard, Input::Link(ControlIndex(0), input.clone()));
         }
     }
 
@@ -414,13 +416,20 @@ impl EdgeNode {
                 let from = self.sip_address();
                 self.wants.push(Want::Send { from, to: to.addr, bytes });
             }
-            Output::Link(output) => self.link_output(index, output),
+            Output::Link(_, output) => self.link_output(index, output),
             Output::AllocateMedia { port, .. } => self.allocate(index, port),
             Output::ReleaseMedia { port, .. } => self.release(port),
             Output::Worker { command, .. } => self.worker_command(now, index, command),
             Output::FetchPrompt { key } => self.wants.push(Want::Prompt { shard: index, key }),
-            Output::OpenRecording { op, recording, session, leg, channels } => {
-                let header = RecordingHeader { recording, session, leg, duration_ms: 0, channels };
+            Output::OpenRecording { op, recording, session, leg, channels, control: _ } => {
+                let header = RecordingHeader {
+                    recording,
+                    session,
+                    leg,
+                    duration_ms: 0,
+                    channels,
+                    control: None,
+                };
                 self.open_recording(index, op, header);
             }
             Output::CloseRecording { recorder, duration_ms, .. } => {

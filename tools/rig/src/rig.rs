@@ -62,6 +62,8 @@ pub struct RoutePlan {
 pub struct ControlPlan {
     /// Node name; empty = `control-1`.
     pub node: String,
+    /// Region; empty = `core`.
+    pub region: String,
     /// Numbers.
     pub numbers: Vec<NumberPlan>,
     /// Routes.
@@ -143,7 +145,8 @@ pub struct Control {
     pub link: SocketAddr,
     /// Admin.
     pub admin: SocketAddr,
-    config: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
 }
 
 /// A running process of the media layer.
@@ -170,7 +173,8 @@ pub struct Edge {
     pub trunk: SocketAddr,
     /// Admin.
     pub admin: SocketAddr,
-    config: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
 }
 
 impl Rig {
@@ -220,9 +224,10 @@ impl Rig {
     pub fn control(&self, plan: &ControlPlan) -> anyhow::Result<Control> {
         let node = if plan.node.is_empty() { "control-1" } else { &plan.node };
         let (api, admin, link) = (ports::tcp()?, ports::tcp()?, ports::udp()?);
-        let tls = self.certificate("core", node)?;
+        let region = if plan.region.is_empty() { "core" } else { &plan.region };
+        let tls = self.certificate(region, node)?;
         let config = self.folder.join(format!("{node}.toml"));
-        std::fs::write(&config, control_toml(plan, node, [api, link, admin], &tls))?;
+        std::fs::write(&config, control_toml(plan, [node, region], [api, link, admin], &tls))?;
         let process = self.spawn("control", node, &config)?;
         let node = node.to_owned();
         let mut control = Control { process, node, api, link, admin, config };
@@ -413,12 +418,15 @@ fn write_tls(toml: &mut String, tls: &TlsFiles) {
 
 fn control_toml(
     plan: &ControlPlan,
-    node: &str,
+    [node, region]: [&str; 2],
     [api, link, admin]: [SocketAddr; 3],
     tls: &TlsFiles,
 ) -> String {
-    let mut toml =
-        format!("node = {}\nregion = \"core\"\ndata_folder = \"data-{node}\"\n", quoted(node));
+    let mut toml = format!(
+        "node = {}\nregion = {}\ndata_folder = \"data-{node}\"\n",
+        quoted(node),
+        quoted(region)
+    );
     if let Some(edge) = &plan.default_edge {
         let _ = writeln!(toml, "default_edge = {}", quoted(edge));
     }

@@ -49,11 +49,10 @@ impl EdgeCore {
             return self.refuse(now, dialog, 488, "no usable media");
         }
         let to = identity::party(&call.uri);
-        let driver = self.driver_of(&to);
-        if driver == Driver::Control && !self.control_connected {
+        let Some(driver) = self.driver_of(&to) else {
             self.counters.calls_refused_no_control += 1;
             return self.refuse(now, dialog, 503, "no control node");
-        }
+        };
         let sid = CallSid::mint(&mut self.rng);
         let offered = offered(call, provider.clone(), to, media.codecs().to_vec());
         if self.add_leg(now, sid, sid, driver, true, media).is_err() {
@@ -61,6 +60,9 @@ impl EdgeCore {
             return self.refuse(now, dialog, 503, "no room for another port");
         }
         self.counters.legs_inbound += 1;
+        let second =
+            driver.control().is_some_and(|control| self.controls.is_second_choice(control));
+        self.counters.calls_second_choice += u64::from(second);
         self.attach_dialog(sid, dialog);
         self.fact(Fact::Offered { leg: sid, provider });
         self.timers.set(TimerKey::Offer(sid), now + self.config.offer_answer_max);

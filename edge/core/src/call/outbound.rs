@@ -11,7 +11,6 @@ use sip_core::auth::Credentials;
 use sip_core::{Body, Destination, FailCause, InviteParams, NameAddr, Uri};
 
 use super::leg::{Dialling, LegEnd, LegState};
-use super::session::Driver;
 use crate::core::EdgeCore;
 use crate::identity::{self, NextHop};
 use crate::io::{Fact, Output, ResolveId};
@@ -50,7 +49,8 @@ impl EdgeCore {
         let latching = self.latching_towards(&hop);
         let media = LegMedia::new(&self.config, codecs, latching, &mut self.rng);
         let timeout = Duration::from_millis(params.timeout_ms).min(DIAL_TIMEOUT_MAX);
-        self.add_leg(now, session, sid, Driver::Control, false, media)?;
+        let driver = self.driver_by_command(session);
+        self.add_leg(now, session, sid, driver, false, media)?;
         self.counters.legs_outbound += 1;
         self.timers.set(TimerKey::Dial(sid), now + timeout);
         let (target, resolve) = self.resolve(sid, hop);

@@ -7,13 +7,14 @@ use edge_media::event::RegionCounters;
 use link_proto::media::MediaCommand;
 use link_proto::{CallSid, ChannelId, OpId};
 
+use crate::io::ControlIndex;
 use crate::media::op::Op;
 
 /// Who tells the session what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Driver {
-    /// A control node.
-    Control,
+    /// A control node, the same to the end.
+    Control(ControlIndex),
     /// The route table of this edge (LAT-15).
     RouteTable,
 }
@@ -33,6 +34,16 @@ pub(crate) struct Call {
     pub(crate) snapshots: BTreeMap<u32, CallSid>,
     /// Counters of ports that are gone.
     pub(crate) counted: RegionCounters,
+}
+
+impl Driver {
+    /// The control node, if it is one.
+    pub(crate) fn control(self) -> Option<ControlIndex> {
+        match self {
+            Self::Control(control) => Some(control),
+            Self::RouteTable => None,
+        }
+    }
 }
 
 impl Call {

@@ -11,7 +11,7 @@ use link_proto::{CallSid, ChannelId, NodeId, OpId};
 use rand::RngExt as _;
 
 use crate::call::leg::LegEnd;
-use crate::call::session::{Call, Driver};
+use crate::call::session::Call;
 use crate::core::EdgeCore;
 use crate::io::{Fact, Output};
 use crate::ports::{PortOwner, PortRecord, PortState};
@@ -174,7 +174,7 @@ impl EdgeCore {
         command: MediaCommand,
     ) -> Result<(), String> {
         if matches!(command, MediaCommand::OpenChannel { .. }) {
-            self.open_call(session, Driver::Control)?;
+            self.open_call(session, self.driver_by_command(session))?;
         }
         let Some(call) = self.calls.get(&session) else {
             return match command {

@@ -260,7 +260,8 @@ impl EdgeCore {
         self.timers.set(TimerKey::OpReady(op), now + self.config.prompt_wait_max);
         let channels = if rules.dual_channel { 2 } else { 1 };
         let recording = rules.recording;
-        self.push(Output::OpenRecording { op, recording, session, leg, channels });
+        let control = self.control_of(session).unwrap_or_default();
+        self.push(Output::OpenRecording { op, recording, session, leg, channels, control });
         Ok(())
     }
 

@@ -11,7 +11,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use edge_core::{EdgeConfig, EdgeCore, Input, LinkInput, LinkOutput, Output, Provider};
+use edge_core::{
+    ControlIndex, EdgeConfig, EdgeCore, Input, LinkInput, LinkOutput, Output, Provider,
+};
 use edge_media::command::{PortKey, Prompt, RecorderHandle};
 use link_proto::NodeId;
 use link_proto::table::Tables;
@@ -135,15 +137,15 @@ impl World {
 
     pub fn connect(&mut self) {
         self.control.connected = true;
-        self.input(Input::Link(LinkInput::Connected));
+        self.input(Input::Link(ControlIndex(0), LinkInput::Connected));
         for command in self.control.unanswered() {
-            self.input(Input::Link(LinkInput::Command(command)));
+            self.input(Input::Link(ControlIndex(0), LinkInput::Command(command)));
         }
     }
 
     pub fn disconnect(&mut self) {
         self.control.connected = false;
-        self.input(Input::Link(LinkInput::Disconnected));
+        self.input(Input::Link(ControlIndex(0), LinkInput::Disconnected));
     }
 
     pub fn later(&mut self, after: Duration, parcel: Parcel) {
@@ -185,7 +187,7 @@ impl World {
             }
             for input in self.control.take_inputs() {
                 idle = false;
-                self.edge.handle_input(self.now, Input::Link(input));
+                self.edge.handle_input(self.now, Input::Link(ControlIndex(0), input));
             }
             if idle {
                 return;
@@ -199,7 +201,7 @@ impl World {
                 self.sent.push((to.addr, bytes.clone()));
                 self.post(address(EDGE), to.addr, &bytes);
             }
-            Output::Link(output) => {
+            Output::Link(_, output) => {
                 assert!(
                     self.control.connected || matches!(output, LinkOutput::CommandAck(_)),
                     "{output:?} while control is away"
