@@ -1,8 +1,9 @@
 //! Builds the parts of control out of its configuration, starts them and ends them in order.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,6 +16,7 @@ use link_daemon::drain::{self, Shutdown, Trigger};
 use link_daemon::log::LogLevel;
 use link_daemon::metrics::Metrics;
 use link_daemon::quic::{self, EndpointPlan, LINK_ALPN};
+use link_daemon::reload::{self, Fixed, Reload, Requests};
 use link_daemon::tls::Tls;
 use link_daemon::{clock, entropy};
 use link_proto::CallSid;
@@ -84,7 +86,7 @@ pub type ServiceTask = Box<dyn FnOnce(Context, Shutdown) -> crate::core_task::Bo
 #[derive(Clone)]
 pub struct DirectorySource {
     store: Store,
-    config: Arc<Config>,
+    config: Arc<RwLock<Arc<Config>>>,
     core: CoreHandle,
     version: Arc<AtomicU64>,
 }
@@ -95,12 +97,35 @@ impl DirectorySource {
     /// # Errors
     /// If the store cannot be read or the core has ended.
     pub async fn reload(&self) -> anyhow::Result<()> {
-        let (store, config) = (self.store.clone(), self.config.clone());
+        let (store, config) = (self.store.clone(), self.config());
         let version = self.next_version();
         let read = move || directory::load(store.reader(), &config, version);
         let directory = tokio::task::spawn_blocking(read).await??;
         self.core.committed(Input::Directory(Box::new(directory))).await?;
         Ok(())
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Works with another configuration from now on: adds its accounts and numbers that are not
+    /// there yet, and takes over its routes and limits of calls.
+    ///
+    /// # Errors
+    /// If the store cannot be written or the core has ended.
+    pub async fn change(&self, config: Config) -> anyhow::Result<()> {
+        let config = Arc::new(config);
+        let (store, added) = (self.store.clone(), config.clone());
+        let bootstrap = move || {
+            let mut rng = entropy::seeded_rng()?;
+            directory::bootstrap(&store, &added, &mut rng, clock::unix_ms())
+        };
+        tokio::task::spawn_blocking(bootstrap).await??;
+        let settings = Box::new(config.core.clone());
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.core.committed(Input::Settings(settings)).await?;
+        self.reload().await
     }
 
     /// Rises, across restarts as well.
@@ -132,16 +157,79 @@ pub struct Control {
     end_inner: Trigger,
     shutdown: Shutdown,
     drain_max: Duration,
+    /// Asks for a new configuration.
+    pub reload: Reload,
+    /// Who asks; to be answered by whoever has the file.
+    pub reloads: Option<Requests>,
+    /// What the core works with.
+    pub directory: DirectorySource,
 }
 
-/// The whole life of a control node: start, run until shutdown, drain.
+/// The whole life of a control node: start, run until shutdown, drain. Reads `path` again when it is
+/// asked to.
 ///
 /// # Errors
 /// If it cannot start: what is wrong, with address or file.
-pub async fn run(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    log: LogLevel,
+    shutdown: Shutdown,
+    path: &Path,
+) -> anyhow::Result<()> {
     let services = crate::services::build(&config)?;
-    start(config, services, log, shutdown).await?.finished().await;
+    let mut current = config.clone();
+    let mut control = start(config, services, log.clone(), shutdown).await?;
+    tokio::spawn(control.reload.clone().on_hangup());
+    let reloads = control.reloads.take();
+    let directory = control.directory.clone();
+    let serve = async {
+        let Some(mut reloads) = reloads else { return };
+        while let Some(reply) = reloads.next().await {
+            let outcome = reload_file(path, &mut current, &directory, &log).await;
+            // Whoever asked may have gone.
+            let _ = reply.send(reload::logged(outcome));
+        }
+    };
+    tokio::select! {
+        () = control.finished() => {}
+        // Ends when nobody can ask any more, and that is not before the end.
+        () = async { serve.await; std::future::pending().await } => {}
+    }
     Ok(())
+}
+
+/// Reads the file again and takes over what can change while calls are up.
+async fn reload_file(
+    path: &Path,
+    current: &mut Config,
+    directory: &DirectorySource,
+    log: &LogLevel,
+) -> reload::Outcome {
+    let mut new = crate::config::load(path).map_err(|problems| problems.to_string())?;
+    let mut fixed = Fixed::default();
+    keep_fixed(&mut fixed, current, &mut new);
+    log.set(&new.log)?;
+    directory.change(new.clone()).await.map_err(|error| format!("{error:#}"))?;
+    *current = new;
+    Ok(fixed.told())
+}
+
+/// What sockets, threads and memory were made from.
+fn keep_fixed(fixed: &mut Fixed, old: &Config, new: &mut Config) {
+    fixed.keep("node", &old.node, &mut new.node);
+    fixed.keep("region", &old.region, &mut new.region);
+    fixed.keep("data_folder", &old.data_folder, &mut new.data_folder);
+    fixed.keep("api.listen", &old.api.listen, &mut new.api.listen);
+    fixed.keep("api.public_url", &old.api.public_url, &mut new.api.public_url);
+    fixed.keep("link.listen", &old.link.listen, &mut new.link.listen);
+    fixed.keep("link.edges_max", &old.link.edges_max, &mut new.link.edges_max);
+    fixed.keep("link.streams_max and its times", &old.link.settings, &mut new.link.settings);
+    fixed.keep("link.*_file", &old.link.tls, &mut new.link.tls);
+    fixed.keep("admin.listen", &old.admin, &mut new.admin);
+    fixed.keep("log.format", &old.log_format, &mut new.log_format);
+    fixed.keep("speech", &old.speech, &mut new.speech);
+    fixed.keep("prompts", &old.prompts, &mut new.prompts);
+    fixed.keep("drain.max_s", &old.drain_max, &mut new.drain_max);
 }
 
 /// Starts a control node; returns once everything listens.
@@ -186,7 +274,7 @@ pub async fn start(
     let context = Context {
         directory: DirectorySource {
             store: store.clone(),
-            config: config.clone(),
+            config: Arc::new(RwLock::new(config.clone())),
             core: core.clone(),
             version: Arc::new(AtomicU64::new(version)),
         },
@@ -212,7 +300,8 @@ pub async fn start(
         edges_max: config.link.edges_max,
         streams_max: config.link.settings.streams_max,
     };
-    let outer = spawn_outer(sockets, server, services, &context, log, &shutdown);
+    let (reload, reloads) = reload::channel();
+    let outer = spawn_outer(sockets, server, services, &context, (log, reload.clone()), &shutdown);
     announce(&config, &addresses, &context.public_url);
     let drain_max = config.drain_max;
     Ok(Control {
@@ -226,6 +315,9 @@ pub async fn start(
         end_inner,
         shutdown,
         drain_max,
+        reload,
+        reloads: Some(reloads),
+        directory: context.directory,
     })
 }
 
@@ -321,13 +413,14 @@ fn spawn_outer(
     server: LinkServer,
     services: Services,
     context: &Context,
-    log: LogLevel,
+    (log, reload): (LogLevel, Reload),
     shutdown: &Shutdown,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(server.serve(sockets.link, shutdown.clone()));
     let store = context.store.clone();
-    let admin = Admin::new(context.metrics.clone(), log).calls(move || calls(store.clone()));
+    let admin = Admin::new(context.metrics.clone(), log).reload(reload);
+    let admin = admin.calls(move || calls(store.clone()));
     let end = shutdown.clone();
     tasks.spawn(async move {
         if let Err(error) = admin.serve(sockets.admin, end).await {

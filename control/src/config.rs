@@ -103,7 +103,7 @@ pub enum Engine {
 }
 
 /// Speech synthesis.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Speech {
     /// Program.
     pub engine: Engine,
@@ -112,7 +112,7 @@ pub struct Speech {
 }
 
 /// Prompts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prompts {
     /// Bytes on disk.
     pub cache_bytes_max: u64,
@@ -197,7 +197,8 @@ fn read(r: &mut Reader) -> Config {
     let link = r.table("link", "Connections of the edges (QUIC, mutual TLS).", |r| {
         read_link(r, &node, &region)
     });
-    let admin = r.table("admin", "Port for operators: /live /ready /metrics /calls.", |r| {
+    const ADMIN_DOC: &str = "Port for operators: /live /ready /metrics /calls /log /reload.";
+    let admin = r.table("admin", ADMIN_DOC, |r| {
         r.key("listen", "Address (TCP). Has no login: keep it private.")
             .default("127.0.0.1:9091")
             .read(kind::listen_address())

@@ -53,6 +53,6 @@ pub fn run_file(path: &std::path::Path, check_only: bool) -> anyhow::Result<()> 
             }
             trigger.shut_down();
         });
-        run(config, level, shutdown).await
+        run(config, level, shutdown, path).await
     })
 }

@@ -139,6 +139,14 @@ impl LinkHandle {
         self.metrics.connected.get_or_create(&label).set(self.connected_gauge(region));
     }
 
+    fn set_entry(&self, connection: &Connection, entry: &NodeEntry) {
+        if let Some(edge) = self.lock().get_mut(&entry.node)
+            && is_same(edge, connection)
+        {
+            edge.info.entry = entry.clone();
+        }
+    }
+
     fn set_load(&self, node: &NodeId, connection: &Connection, load: Load) {
         if let Some(edge) = self.lock().get_mut(node)
             && is_same(edge, connection)
@@ -365,6 +373,13 @@ impl LinkServer {
                 Message::Load(load) => {
                     self.link.set_load(node, connection, load.clone());
                     Input::Load { node: node.clone(), load }
+                }
+                // It says again what it can do; who it is stays what its certificate says.
+                Message::Hello(hello)
+                    if hello.node.node == *node && hello.node.region == entry.region =>
+                {
+                    self.link.set_entry(connection, &hello.node);
+                    Input::EdgeChanged { entry: hello.node }
                 }
                 Message::Refused(refused) => {
                     self.link.dropped("refused-by-edge");

@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use crossbeam::queue::ArrayQueue;
-use edge_core::{ControlIndex, EdgeConfig, EdgeCore};
+use edge_core::{ControlIndex, EdgeConfig, EdgeCore, Settings};
 use edge_uring::Limits;
 use link_daemon::admin::{self, Admin};
 use link_daemon::drain::Shutdown;
 use link_daemon::log::LogLevel;
 use link_daemon::metrics::Metrics;
 use link_daemon::quic::{self, EndpointPlan, LinkSettings, TrunkSettings};
+use link_daemon::reload::{self, Fixed, Reload, Requests};
 use link_daemon::tls::Tls;
 use link_daemon::{clock, entropy};
 use link_proto::message::{Hello, Load};
@@ -71,6 +72,13 @@ pub struct Running {
     recorder: Option<JoinHandle<()>>,
     trunk: Option<JoinHandle<()>>,
     drain_max: Duration,
+    hello: watch::Sender<Hello>,
+    /// Asks for a new configuration.
+    pub reload: Reload,
+    /// Who asks; to be answered by whoever has the file.
+    pub reloads: Option<Requests>,
+    /// What everything was made for.
+    legs_max: usize,
 }
 
 /// What only one part of the assembly needs, kept together so that the parts read in order.
@@ -110,6 +118,7 @@ pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow:
         start_threads(parts, trunk_counters, &metrics, admin_address, shutdown.clone()).await?;
     let calls = snapshot.clone();
     let admin = Admin::new(metrics, log)
+        .reload(running.reload.clone())
         .ready(move || readiness(snapshot.view().draining, &names, &link_up.borrow()))
         .calls(move || {
             let calls = calls.clone();
@@ -211,7 +220,7 @@ async fn start_threads(
         snapshot: snapshot.clone(),
         connections,
     };
-    let links = start_links(&config, &tls, trunk_address, link_parts, &shutdown)?;
+    let (links, hello) = start_links(&config, &tls, trunk_address, link_parts, &shutdown)?;
 
     let (aside_sender, asides) = mpsc::channel(QUEUE_ENTRIES_MAX);
     let core = edge_core_of(&config, sip_address)?;
@@ -244,6 +253,7 @@ async fn start_threads(
         channels: BTreeMap::new(),
     };
     let signalling = start_signalling(signalling)?;
+    let (reload, reloads) = reload::channel();
     let bound = Bound { sip: sip_address, trunk: trunk_address, admin: admin_address };
     let running = Running {
         bound,
@@ -253,6 +263,10 @@ async fn start_threads(
         recorder: Some(recorder),
         trunk: Some(trunk),
         drain_max: config.drain_max,
+        hello,
+        reload: reload.clone(),
+        reloads: Some(reloads),
+        legs_max: config.sip.legs_max,
     };
     Ok((running, connected))
 }
@@ -342,7 +356,7 @@ fn start_links(
     trunk: SocketAddr,
     parts: LinkParts,
     shutdown: &Shutdown,
-) -> anyhow::Result<Vec<LinkQueue>> {
+) -> anyhow::Result<(Vec<LinkQueue>, watch::Sender<Hello>)> {
     let any: IpAddr =
         if config.sip.listen.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() };
     let plan = EndpointPlan {
@@ -364,7 +378,7 @@ fn start_links(
     let LinkParts { trunk_counters, to_core, snapshot, connections } = parts;
     let endpoint = quic::endpoint(tls, &plan)?;
     let hello = Hello { node, boot: entropy::boot_id()?, version_min: 1 };
-    let hello = Arc::new(Mutex::new(hello));
+    let (say, hello) = watch::channel(hello);
     let connections = Arc::new(connections);
     let mut links = Vec::new();
     for (index, control) in config.link.controls.iter().enumerate() {
@@ -397,7 +411,7 @@ fn start_links(
             drop((to_core, connections));
         });
     }
-    Ok(links)
+    Ok((links, say))
 }
 
 fn advertised(config: &Config, sip: SocketAddr) -> IpAddr {
@@ -455,7 +469,62 @@ fn start_signalling(signalling: Signalling) -> anyhow::Result<JoinHandle<()>> {
     })?)
 }
 
+/// What sockets, threads and memory were made from.
+fn keep_fixed(fixed: &mut Fixed, old: &Config, new: &mut Config) {
+    fixed.keep("node", &old.node, &mut new.node);
+    fixed.keep("region", &old.region, &mut new.region);
+    fixed.keep("core", &old.core, &mut new.core);
+    fixed.keep("data_folder", &old.data_folder, &mut new.data_folder);
+    fixed.keep("admin.listen", &old.admin, &mut new.admin);
+    fixed.keep("log.format", &old.log_format, &mut new.log_format);
+    fixed.keep("sip.listen", &old.sip.listen, &mut new.sip.listen);
+    fixed.keep("sip.advertise", &old.sip.advertise, &mut new.sip.advertise);
+    fixed.keep("media.listen", &old.media.listen, &mut new.media.listen);
+    fixed.keep("media.advertise", &old.media.advertise, &mut new.media.advertise);
+    fixed.keep("media.ports", &old.media.ports, &mut new.media.ports);
+    fixed.keep("media.workers", &old.media.workers, &mut new.media.workers);
+    fixed.keep("media.pin", &old.media.pin, &mut new.media.pin);
+    fixed.keep("media.fifo_priority", &old.media.fifo_priority, &mut new.media.fifo_priority);
+    fixed.keep("media.busy_poll_ms", &old.media.busy_poll, &mut new.media.busy_poll);
+    fixed.keep("link.control", &old.link.controls, &mut new.link.controls);
+    fixed.keep("link.*_file", &old.link.tls, &mut new.link.tls);
+    fixed.keep("trunk.listen", &old.trunk.listen, &mut new.trunk.listen);
+    fixed.keep("trunk.advertise", &old.trunk.advertise, &mut new.trunk.advertise);
+    fixed.keep("trunk.calls_max", &old.trunk.calls_max, &mut new.trunk.calls_max);
+    fixed.keep("trunk.round_trip_max_ms", &old.trunk.round_trip_max, &mut new.trunk.round_trip_max);
+}
+
 impl Running {
+    /// Takes over what can change while calls are up; the keys that cannot are named, and have
+    /// their old values in `new` afterwards.
+    pub async fn change(&mut self, old: &Config, new: &mut Config) -> Fixed {
+        let mut fixed = Fixed::default();
+        keep_fixed(&mut fixed, old, new);
+        if new.sip.legs_max > self.legs_max {
+            fixed.keep("sip.legs_max (above that of the start)", &old.sip.legs_max, {
+                &mut new.sip.legs_max
+            });
+        }
+        self.drain_max = new.drain_max;
+        let settings = Settings {
+            providers: new.providers.clone(),
+            routes: new.routes.clone(),
+            resources: new.resources,
+            limits: new.limits,
+            legs_max: new.sip.legs_max,
+            media_timeout: Some(new.media.timeout).filter(|timeout| !timeout.is_zero()),
+            control_lost_hold: new.sip.control_lost_hold,
+        };
+        let _ = self.asides.send(Aside::Settings(Box::new(settings))).await;
+        self.hello.send_if_modified(|hello| {
+            let entry = &mut hello.node;
+            let changed = (entry.resources, entry.limits) != (new.resources, new.limits);
+            (entry.resources, entry.limits) = (new.resources, new.limits);
+            changed
+        });
+        fixed
+    }
+
     /// Takes no new calls, waits for the others at most `drain_max`, then ends every thread.
     pub async fn drain(mut self) {
         let _ = self.asides.send(Aside::Drain(self.drain_max)).await;

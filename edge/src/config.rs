@@ -140,10 +140,11 @@ pub fn read(r: &mut Reader) -> Config {
     let data =
         r.key("data_folder", "Folder of tables, prompts and recordings on their way to control.");
     let data_folder = data.example("data/edge").read(kind::writable_folder());
-    let admin = r.table("admin", "Port for operators: /live /ready /metrics /calls.", |r| {
-        let listen = r.key("listen", "Address (TCP). Has no login: keep it private.");
-        listen.default("127.0.0.1:9092").read(kind::listen_address())
-    });
+    let admin =
+        r.table("admin", "Port for operators: /live /ready /metrics /calls /log /reload.", |r| {
+            let listen = r.key("listen", "Address (TCP). Has no login: keep it private.");
+            listen.default("127.0.0.1:9092").read(kind::listen_address())
+        });
     let (log, log_format) = r.table("log", "Log, to standard error.", read_log);
     let drain_max = r.table("drain", "End of the process.", |r| {
         let max = r.key("max_s", "How long calls may go on after SIGTERM.");
@@ -285,8 +286,9 @@ fn read_link(r: &mut Reader, node: &str, region: &str) -> Link {
         let node = node.read(kind::name());
         let address = r.key("address", "Where its link listens.");
         let address = address.example("control.example.net:7443").read(kind::remote_address());
-        let priority = r.key("priority", "New calls go to the reachable ones with the lowest.");
-        let priority = priority.default(place).read(kind::integer(0..=100)) as u16;
+        let lowest = "New calls go to the lowest that is reachable. Without it: place in the list.";
+        let priority = r.key("priority", lowest).example(0);
+        let priority = priority.read_optional(kind::integer(0..=100)).unwrap_or(place) as u16;
         let weight = r.key("weight", "Share of the calls among those of one priority.");
         let weight = weight.default(1).read(kind::integer(0..=1_000)) as u16;
         place += 1;

@@ -32,7 +32,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use link_daemon::{drain, log, signal};
+use link_daemon::{drain, log, reload, signal};
 
 /// How often the threads are looked after.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -54,14 +54,17 @@ pub fn run_file(path: &Path, check_only: bool) -> anyhow::Result<()> {
         .thread_name("aux")
         .enable_all()
         .build()?;
-    runtime.block_on(run(config, level))
+    runtime.block_on(run(config, level, path))
 }
 
-async fn run(config: config::Config, level: log::LogLevel) -> anyhow::Result<()> {
+async fn run(config: config::Config, level: log::LogLevel, path: &Path) -> anyhow::Result<()> {
     let (trigger, shutdown) = drain::switch();
     let (node, region) = (config.node.clone(), config.region.clone());
     let (legs_max, ports) = (config.sip.legs_max, config.media.ports);
-    let running = assemble::start(config, level, shutdown).await?;
+    let mut current = config.clone();
+    let mut running = assemble::start(config, level.clone(), shutdown).await?;
+    let mut reloads = running.reloads.take().context("reload")?;
+    tokio::spawn(running.reload.clone().on_hangup());
     let bound = &running.bound;
     tracing::info!(
         %node, %region, sip = %bound.sip, trunk = %bound.trunk, admin = %bound.admin,
@@ -73,6 +76,11 @@ async fn run(config: config::Config, level: log::LogLevel) -> anyhow::Result<()>
     let signal = loop {
         tokio::select! {
             signal = &mut ended => break signal.context("signals")?,
+            Some(reply) = reloads.next() => {
+                let outcome = reload_file(path, &mut current, &mut running, &level).await;
+                // Whoever asked may have gone.
+                let _ = reply.send(reload::logged(outcome));
+            }
             _ = watch.tick() => anyhow::ensure!(!running.is_broken(), "a thread has ended"),
         }
     };
@@ -81,4 +89,18 @@ async fn run(config: config::Config, level: log::LogLevel) -> anyhow::Result<()>
     trigger.shut_down();
     tracing::info!("ended");
     Ok(())
+}
+
+/// Reads the file again and takes over what can change while calls are up.
+async fn reload_file(
+    path: &Path,
+    current: &mut config::Config,
+    running: &mut assemble::Running,
+    level: &log::LogLevel,
+) -> reload::Outcome {
+    let mut new = config::load(path).map_err(|problems| problems.to_string())?;
+    level.set(&new.log)?;
+    let fixed = running.change(current, &mut new).await;
+    *current = new;
+    Ok(fixed.told())
 }

@@ -6,7 +6,7 @@
 //! reconciliation.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -57,8 +57,8 @@ pub struct LinkClient {
     pub index: ControlIndex,
     /// The control node.
     pub control: ControlAddress,
-    /// Who we are; said anew with every connection.
-    pub hello: Arc<Mutex<Hello>>,
+    /// Who we are; said with every connection, and again when it has changed.
+    pub hello: watch::Receiver<Hello>,
     /// To the signalling core. Full = signalling is behind; the link waits with it.
     pub to_core: mpsc::Sender<(ControlIndex, LinkInput)>,
     /// From the signalling core.
@@ -115,7 +115,7 @@ impl LinkClient {
         if identity.node != control.node {
             bail!("expected {}, found {identity}", control.node);
         }
-        let hello = self.hello.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hello = self.hello.borrow_and_update().clone();
         let region = hello.node.region.clone();
         let (mut reader, mut writer) = open_control(&connection).await?;
         send(&mut writer, &region, &Message::Hello(hello)).await?;
@@ -136,7 +136,8 @@ impl LinkClient {
         let reset = self.reset.clone();
         let (refusals, refused) = mpsc::channel(REFUSALS_WAITING_MAX);
         let reading = read(&mut reader, self.index, &self.to_core, refusals);
-        let writing = write(&mut writer, &region, &mut self.from_core, refused, &self.load);
+        let writing =
+            write(&mut writer, &region, &mut self.from_core, refused, &mut self.hello, &self.load);
         tokio::select! {
             result = reading => result,
             result = writing => result,
@@ -203,6 +204,7 @@ async fn write(
     region: &RegionId,
     from_core: &mut mpsc::Receiver<LinkOutput>,
     mut refusals: mpsc::Receiver<Message>,
+    hello: &mut watch::Receiver<Hello>,
     load: &Arc<dyn Fn() -> Load + Send + Sync>,
 ) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(LOAD_LOOK_EVERY);
@@ -213,6 +215,7 @@ async fn write(
             biased;
             output = from_core.recv() => Some(message_of(output.context("signalling is gone")?)),
             Some(refusal) = refusals.recv() => Some(refusal),
+            Ok(()) = hello.changed() => Some(Message::Hello(hello.borrow_and_update().clone())),
             _ = look.tick() => {
                 let load = load();
                 // The end of service is told at once, the rest once a second.

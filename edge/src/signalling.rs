@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use edge_core::{ControlIndex, EdgeCore, Fact, Input, LinkInput, LinkOutput, Output};
+use edge_core::{ControlIndex, EdgeCore, Fact, Input, LinkInput, LinkOutput, Output, Settings};
 use edge_media::command::{OpKey, PortKey, Prompt, RecorderHandle, WorkerCommand};
 use link_daemon::clock;
 use link_proto::NodeId;
@@ -43,6 +43,8 @@ pub enum Aside {
     Recording(OpKey, RecorderHandle, Result<(), String>),
     /// A name was looked up.
     Resolved(edge_core::ResolveId, Option<SocketAddr>),
+    /// A new configuration.
+    Settings(Box<Settings>),
     /// Take no new calls.
     Drain(Duration),
 }
@@ -202,6 +204,7 @@ impl Signalling {
                 Input::RecordingFailed { op, why }
             }
             Aside::Resolved(id, address) => Input::Resolved { id, address },
+            Aside::Settings(settings) => Input::Settings(settings),
             Aside::Drain(end_after) => Input::Drain { end_after },
         };
         self.core.handle_input(clock::now(), input);

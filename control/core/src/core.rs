@@ -177,6 +177,16 @@ impl ControlCore {
             Input::EdgeUp { entry, boot, legs } => {
                 self.edge_up(now, unix_ms, entry, boot, &legs);
             }
+            Input::EdgeChanged { entry } => {
+                if self.nodes.up.contains_key(&entry.node) {
+                    self.nodes.known.insert(entry.node.clone(), entry);
+                    self.tables_changed();
+                }
+            }
+            Input::Settings(settings) => {
+                let public_url = std::mem::take(&mut self.config.public_url);
+                self.config = CoreConfig { public_url, ..*settings };
+            }
             Input::Load { node, load } => {
                 if self.nodes.up.contains_key(&node) {
                     self.nodes.loaded(&node, &load);

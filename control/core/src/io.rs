@@ -9,6 +9,7 @@ use link_proto::{AccountSid, CallSid, NodeId, RecordingSid};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ApiReply, ApiRequest};
+use crate::core::CoreConfig;
 use crate::directory::Directory;
 use crate::record::{Alert, CallRecord, CallbackRow, RecordingRecord, RequestLogRow, TimelineRow};
 use crate::webhook::overrides::Overrides;
@@ -43,6 +44,13 @@ pub enum Input {
         /// Load.
         load: Load,
     },
+    /// A connected edge says again what it can do.
+    EdgeChanged {
+        /// From `Hello`.
+        entry: NodeEntry,
+    },
+    /// New settings. They hold for what begins afterwards; the public URL stays.
+    Settings(Box<CoreConfig>),
     /// The connection to an edge is lost.
     EdgeDown {
         /// Which.

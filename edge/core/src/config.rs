@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use link_proto::media::AudioCodec;
-use link_proto::table::{ResourceLimits, Resources};
+use link_proto::table::{ResourceLimits, Resources, Route};
 use link_proto::{NodeId, RegionId};
 use sip_core::SipConfig;
 
@@ -140,6 +140,25 @@ pub struct EdgeConfig {
     pub stats_wait_max: Duration,
     /// `Retry-After` of our 503 in seconds.
     pub retry_after_s: u32,
+}
+
+/// What may change while calls are up. It holds for what begins afterwards.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// As [`EdgeConfig::providers`].
+    pub providers: Vec<Provider>,
+    /// Routes as long as no control node has pushed any.
+    pub routes: Vec<Route>,
+    /// As [`EdgeConfig::resources`].
+    pub resources: Resources,
+    /// As [`EdgeConfig::limits`].
+    pub limits: ResourceLimits,
+    /// As [`EdgeConfig::legs_max`]; not above the value of the start.
+    pub legs_max: usize,
+    /// As [`EdgeConfig::media_timeout`].
+    pub media_timeout: Option<Duration>,
+    /// As [`EdgeConfig::control_lost_hold`].
+    pub control_lost_hold: Duration,
 }
 
 impl EdgeConfig {

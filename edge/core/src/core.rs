@@ -16,7 +16,7 @@ use sip_core::{DialogHandle, Header, HeaderName, Message, Method, SipEndpoint, T
 use crate::admission::{Admission, Verdict};
 use crate::call::leg::{Leg, LegEnd};
 use crate::call::session::Call;
-use crate::config::EdgeConfig;
+use crate::config::{EdgeConfig, Settings};
 use crate::controls::Controls;
 use crate::counters::Counters;
 use crate::delivery::Deliveries;
@@ -141,6 +141,7 @@ impl EdgeCore {
             Input::TrunkState { peer, up } => self.on_trunk_state(now, peer, up),
             Input::Resolved { id, address } => self.on_resolved(now, id, address),
             Input::WallClock { unix_ms } => self.clock = (now, unix_ms),
+            Input::Settings(settings) => self.change(now, *settings),
             Input::Drain { end_after } => self.drain(now, end_after),
         }
     }
@@ -252,6 +253,20 @@ impl EdgeCore {
             TimerKey::OpReady(op) => self.on_op_not_ready(now, op),
             TimerKey::Drain => self.end_all(now, LegEnd::new(EndReason::Drain, Blame::Us)),
         }
+    }
+
+    /// Legs that are up keep what they were made with.
+    fn change(&mut self, now: Instant, settings: Settings) {
+        let Settings { providers, routes, resources, limits, .. } = settings;
+        self.admission = Admission::new(providers.clone(), now);
+        if self.controls.tables().is_none() && self.tables.version == 0 {
+            self.tables.routes = routes;
+        }
+        let config = &mut self.config;
+        (config.providers, config.resources, config.limits) = (providers, resources, limits);
+        config.legs_max = settings.legs_max.min(config.sip.dialogs_max);
+        config.media_timeout = settings.media_timeout;
+        config.control_lost_hold = settings.control_lost_hold;
     }
 
     fn drain(&mut self, now: Instant, end_after: Duration) {

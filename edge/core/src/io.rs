@@ -16,6 +16,8 @@ use link_proto::table::{NodeEntry, Tables};
 use link_proto::{CallSid, RecordingSid};
 use sip_core::{Destination, Transport};
 
+use crate::config::Settings;
+
 /// A question to the name service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResolveId(pub u64);
@@ -153,6 +155,8 @@ pub enum Input {
         /// ms since 1970.
         unix_ms: u64,
     },
+    /// A new configuration.
+    Settings(Box<Settings>),
     /// Take no new calls; end those that are left after `end_after`.
     Drain {
         /// Patience.

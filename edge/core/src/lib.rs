@@ -35,7 +35,7 @@ mod timers;
 pub mod view;
 
 pub use call::leg::LegState;
-pub use config::{Cidr, ControlChoice, EdgeConfig, Provider};
+pub use config::{Cidr, ControlChoice, EdgeConfig, Provider, Settings};
 pub use core::EdgeCore;
 pub use counters::Counters;
 pub use io::{ControlIndex, Fact, Input, LinkInput, LinkOutput, Output, ResolveId};

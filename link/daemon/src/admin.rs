@@ -1,4 +1,4 @@
-//! The admin port of every daemon: `/live /ready /metrics /calls /log`.
+//! The admin port of every daemon: `/live /ready /metrics /calls /log /reload`.
 //!
 //! Bind it to an address that only operators reach: it has no login.
 
@@ -11,12 +11,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 use crate::drain::Shutdown;
 use crate::log::LogLevel;
 use crate::metrics::Metrics;
+use crate::reload::Reload;
 
 type CallsFuture = Pin<Box<dyn Future<Output = serde_json::Value> + Send>>;
 
@@ -27,6 +28,7 @@ pub struct Admin {
     calls: Arc<dyn Fn() -> CallsFuture + Send + Sync>,
     metrics: Metrics,
     log: LogLevel,
+    reload: Option<Reload>,
 }
 
 impl Admin {
@@ -37,6 +39,7 @@ impl Admin {
             calls: Arc::new(|| Box::pin(async { serde_json::json!([]) })),
             metrics,
             log,
+            reload: None,
         }
     }
 
@@ -48,6 +51,13 @@ impl Admin {
         ready: impl Fn() -> Result<String, String> + Send + Sync + 'static,
     ) -> Self {
         self.ready = Arc::new(ready);
+        self
+    }
+
+    /// What `POST /reload` asks.
+    #[must_use]
+    pub fn reload(mut self, reload: Reload) -> Self {
+        self.reload = Some(reload);
         self
     }
 
@@ -79,6 +89,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/calls", get(calls))
             .route("/log", get(log).put(set_log))
+            .route("/reload", post(reload))
             .with_state(self)
     }
 }
@@ -114,6 +125,18 @@ async fn calls(State(admin): State<Admin>) -> Response {
 
 async fn log(State(admin): State<Admin>) -> Response {
     admin.log.directives().unwrap_or_else(|| "fixed".to_owned()).into_response()
+}
+
+async fn reload(State(admin): State<Admin>) -> Response {
+    match admin.reload {
+        Some(reload) => match reload.request().await {
+            Ok(told) => told.into_response(),
+            Err(why) => {
+                (StatusCode::BAD_REQUEST, format!("nothing is changed\n{why}\n")).into_response()
+            }
+        },
+        None => (StatusCode::NOT_FOUND, "no configuration to reload\n").into_response(),
+    }
 }
 
 async fn set_log(State(admin): State<Admin>, directives: String) -> Response {

@@ -5,6 +5,7 @@
 //! * [`clock`] and [`entropy`] — the only places that read time and take a random seed.
 //! * [`log`], [`metrics`], [`admin`] — what operators see.
 //! * [`tls`] and [`quic`] — mutual TLS, control stream, byte streams, datagram settings.
+//! * [`reload`] — a new configuration without a restart.
 //! * [`signal`] and [`drain`] — how a process ends.
 
 pub mod admin;
@@ -15,6 +16,7 @@ pub mod entropy;
 pub mod log;
 pub mod metrics;
 pub mod quic;
+pub mod reload;
 pub mod signal;
 pub mod tls;
 
