@@ -229,6 +229,11 @@ fn keep_fixed(fixed: &mut Fixed, old: &Config, new: &mut Config) {
     fixed.keep("log.format", &old.log_format, &mut new.log_format);
     fixed.keep("speech", &old.speech, &mut new.speech);
     fixed.keep("prompts", &old.prompts, &mut new.prompts);
+    fixed.keep("web.ca_file", &old.web.ca_file, &mut new.web.ca_file);
+    fixed.keep("media.listen", &old.media.listen, &mut new.media.listen);
+    fixed.keep("media.cache", &old.media.cache, &mut new.media.cache);
+    fixed.keep("media.transcoder", &old.media.transcoder, &mut new.media.transcoder);
+    fixed.keep("media.speech", &old.media.speech, &mut new.media.speech);
     fixed.keep("drain.max_s", &old.drain_max, &mut new.drain_max);
 }
 

@@ -17,6 +17,7 @@ use link_proto::{AccountSid, NodeId, RegionId};
 
 pub use media::{Media, MediaNode, Part};
 
+const ADMIN_DOC: &str = "Port for operators: /live /ready /metrics /calls /log /reload.";
 const LOG_DOC: &str = "Log, to standard error.";
 const SPEECH_DOC: &str = "Speech synthesis for Say, by programs of this machine.";
 const PROMPTS_DOC: &str = "Prompts that are fetched or synthesised.";
@@ -197,7 +198,6 @@ fn read(r: &mut Reader) -> Config {
     let link = r.table("link", "Connections of the edges (QUIC, mutual TLS).", |r| {
         read_link(r, &node, &region)
     });
-    const ADMIN_DOC: &str = "Port for operators: /live /ready /metrics /calls /log /reload.";
     let admin = r.table("admin", ADMIN_DOC, |r| {
         r.key("listen", "Address (TCP). Has no login: keep it private.")
             .default("127.0.0.1:9091")

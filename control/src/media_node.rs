@@ -28,8 +28,7 @@ pub fn run_file(path: &Path, check_only: bool) -> anyhow::Result<()> {
         let port = admin::bind(config.admin, "admin port").await?;
         let MediaNode { parts, media, speech, prompts, data_folder, .. } = &config;
         let authorities = authorities(&config.web)?;
-        let layer =
-            Prompts::start_parts(parts, media, speech, prompts, data_folder, authorities)?;
+        let layer = Prompts::start_parts(parts, media, speech, prompts, data_folder, authorities)?;
         let metrics = Metrics::new("media");
         layer.register(&metrics);
         let mut tasks = tokio::task::JoinSet::new();

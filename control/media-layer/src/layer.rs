@@ -211,7 +211,8 @@ impl MediaLayer {
     /// # Errors
     /// As [`Self::new`].
     pub fn with(config: MediaConfig, transcoder: Transcoder) -> Result<Self, MediaError> {
-        let client = fetch::client(config.connect_timeout, config.total_timeout, &config.authorities)?;
+        let client =
+            fetch::client(config.connect_timeout, config.total_timeout, &config.authorities)?;
         let cache = Cache::open(&config.cache_folder, config.cache_bytes_max, config.use_time)
             .map_err(MediaError::internal)?;
         let proxies = Pool::new("transcoding proxy", &config.transcoder_urls);

@@ -73,7 +73,8 @@ impl Transcoder {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn new(config: TranscodeConfig) -> Result<Self, MediaError> {
-        let client = fetch::client(config.connect_timeout, config.total_timeout, &config.authorities)?;
+        let client =
+            fetch::client(config.connect_timeout, config.total_timeout, &config.authorities)?;
         let permits = Semaphore::new(config.transcodes_max.max(1));
         let (transcodes, unchanged) = Default::default();
         Ok(Self { inner: Arc::new(Inner { config, client, permits, transcodes, unchanged }) })
