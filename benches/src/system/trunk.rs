@@ -331,7 +331,7 @@ pub fn trunk_wan(context: &Context) -> anyhow::Result<Outcome> {
             (seen - wire_lost).abs(),
             points,
         );
-        let age_max = DELAY_WAN_MS + LATENESS_MS_MAX + if is_enough { 0.0 } else { AGE_MS_MAX };
+        let age_max = DELAY_WAN_MS + AGE_MS_MAX + LATENESS_MS_MAX;
         outcome.check(&of("oldest packet received, ms"), oldest_ms, Goal::AtMost(age_max));
         let share = stale / sent;
         let goal = if is_enough { Goal::AtMost(0.0) } else { Goal::AtLeast(0.3) };

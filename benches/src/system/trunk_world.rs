@@ -24,7 +24,7 @@ use crate::machine::{Cores, pause, pin_thread};
 
 /// As the edge has it.
 const RING_BYTES: usize = 4 << 20;
-const BEAT: Duration = Duration::from_millis(2);
+const BEAT: Duration = Duration::from_millis(3);
 const NAMES: [&str; 2] = ["edge-a", "edge-b"];
 
 /// How many calls the trunks are provisioned for, and what lies between them.
