@@ -128,6 +128,19 @@ impl DirectorySource {
         self.reload().await
     }
 
+    /// Reads the store again whenever the core has changed what belongs in the directory.
+    async fn follow(self, changed: Arc<Notify>, mut shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = changed.notified() => {}
+            }
+            if let Err(error) = self.reload().await {
+                tracing::error!(%error, "the directory could not be read again");
+            }
+        }
+    }
+
     /// Rises, across restarts as well.
     fn next_version(&self) -> u64 {
         let now = clock::unix_ms();
@@ -254,6 +267,7 @@ pub async fn start(
     let metrics = Metrics::new("control");
     let link = LinkHandle::new(LinkMetrics::new(&metrics));
     let callbacks = Arc::new(Notify::new());
+    let directory_changed = Arc::new(Notify::new());
     let public_url = config.api.public_url.clone();
     let public_url = public_url.unwrap_or_else(|| format!("http://{}", addresses.api));
 
@@ -268,6 +282,7 @@ pub async fn start(
         media: services.media.clone(),
         link: link.clone(),
         callbacks: callbacks.clone(),
+        directory: directory_changed.clone(),
         tables: tables_sender,
     });
     register_snapshots(&metrics, core.clone(), store.clone());
@@ -306,7 +321,9 @@ pub async fn start(
         streams_max: config.link.settings.streams_max,
     };
     let (reload, reloads) = reload::channel();
-    let outer = spawn_outer(sockets, server, services, &context, (log, reload.clone()), &shutdown);
+    let mut outer = spawn_outer(sockets, server, services, &context, (log, reload.clone()), &shutdown);
+    let source = context.directory.clone();
+    outer.spawn(source.follow(directory_changed, shutdown.clone()));
     announce(&config, &addresses, &context.public_url);
     let drain_max = config.drain_max;
     Ok(Control {

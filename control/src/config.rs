@@ -412,6 +412,13 @@ fn read_calls(r: &mut Reader) -> CoreConfig {
             .key("error_message", "What a caller hears when everything has failed.")
             .default(defaults.error_message.as_str())
             .read(kind::text()),
+        verification_from: r
+            .key(
+                "verification_from",
+                "Caller id of calls that verify one, for accounts without a number.",
+            )
+            .default(defaults.verification_from.as_str())
+            .read(kind::text()),
         ringback_country: r
             .key("ringback_country", "Country whose ringback a waiting caller hears.")
             .default(defaults.ringback_country.as_str())

@@ -139,6 +139,8 @@ pub struct Parts<C> {
     pub link: LinkHandle,
     /// Rung when the outbox has new rows.
     pub callbacks: Arc<Notify>,
+    /// Rung when the store has something new for the directory.
+    pub directory: Arc<Notify>,
     /// Where tables for edges are published.
     pub tables: watch::Sender<Arc<Tables>>,
 }
@@ -291,6 +293,7 @@ impl<C: Commit + Send + 'static> CoreTask<C> {
                     let _ = handle.input(Input::MediaReady { id, result }).await;
                 });
             }
+            Effect::DirectoryChanged => self.parts.directory.notify_one(),
             Effect::CallbacksWaiting => self.parts.callbacks.notify_one(),
             Effect::Reply(reply) => {
                 if let Some(sender) = self.replies.remove(&reply.reply) {

@@ -59,6 +59,11 @@ pub fn load(reader: &Reader, config: &Config, version: u64) -> anyhow::Result<Di
         let account = Account { active, auth_token: row.auth_token, encrypted_parameters };
         insert(&mut directory.accounts, &row.sid, account);
     }
+    for row in reader.caller_ids_all()? {
+        if let Some(account) = parse::<AccountSid>(&row.account_sid) {
+            directory.caller_ids.entry(account).or_default().insert(row.phone_number);
+        }
+    }
     for row in reader.applications_all()? {
         let Some(account) = parse::<AccountSid>(&row.account_sid) else { continue };
         let voice = voice_urls(&urls!(row));

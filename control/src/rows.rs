@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use control_core::io::StoreOp;
 use control_core::record::{
-    Alert, CallRecord, CallbackRow, RecordingRecord, RecordingStatus, RequestLogRow, TimelineRow,
+    Alert, CallRecord, CallbackRow, CallerIdRecord, RecordingRecord, RecordingStatus,
+    RequestLogRow, TimelineRow,
 };
 use control_store::{self as store, CallbackState};
 use link_proto::RecordingSid;
@@ -48,6 +49,7 @@ impl Rows {
                     at_ms: whole(*unix_ms),
                 }
             }
+            StoreOp::PutCallerId(record) => store::StoreOp::PutCallerId(caller_id(record)),
             StoreOp::PutTimeline(row) => store::StoreOp::AddTimeline(timeline(row)),
             StoreOp::PutRequestLog(row) => store::StoreOp::AddRequestLog(request_log(row)),
         }
@@ -149,6 +151,17 @@ fn alert(row: &Alert) -> store::Alert {
         response_body: row.response_body.clone(),
         created_ms: whole(row.at_unix_ms),
         updated_ms: whole(row.at_unix_ms),
+    }
+}
+
+fn caller_id(record: &CallerIdRecord) -> store::OutgoingCallerId {
+    store::OutgoingCallerId {
+        sid: record.sid.clone(),
+        account_sid: record.account.to_string(),
+        phone_number: record.phone_number.clone(),
+        friendly_name: record.friendly_name.clone(),
+        created_ms: whole(record.at_unix_ms),
+        updated_ms: whole(record.at_unix_ms),
     }
 }
 

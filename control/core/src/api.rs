@@ -25,6 +25,13 @@ pub enum ApiAction {
         /// Parameters.
         form: Vec<(String, String)>,
     },
+    /// `POST OutgoingCallerIds`: a call that asks for the code.
+    VerifyCallerId {
+        /// What has to be keyed in.
+        code: String,
+        /// Parameters.
+        form: Vec<(String, String)>,
+    },
     /// `POST Calls/{sid}` of a call that belongs to the account. For a call that the core does
     /// not know any more the reply is error 21220.
     UpdateCall {

@@ -16,7 +16,7 @@ use crate::call::turn::{Nodes, Turn, Waiting};
 use crate::directory::Directory;
 use crate::error_code;
 use crate::io::{Effect, Input, Output, StoreOp};
-use crate::run::control;
+use crate::run::{control, verification};
 
 /// Settings of the core. Times in ms.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,8 @@ pub struct CoreConfig {
     pub ringback_country: String,
     /// Core regions in order of preference, for what a region lacks.
     pub core_regions: Vec<RegionId>,
+    /// Shown by calls that verify a caller id, if the account has no number of its own.
+    pub verification_from: String,
     /// After the last leg has ended, recordings and requests under way get this long.
     pub linger_ms: u64,
 }
@@ -59,6 +61,7 @@ impl Default for CoreConfig {
             sessions_max: 10_000,
             ringback_country: "us".to_owned(),
             core_regions: Vec::new(),
+            verification_from: "anonymous".to_owned(),
             linger_ms: 60_000,
         }
     }
@@ -309,28 +312,15 @@ impl ControlCore {
 
     fn api(&mut self, now: Instant, unix_ms: u64, request: ApiRequest) {
         let ApiRequest { reply, account, action } = request;
-        let refuse = |core: &mut Self, error| {
-            let answer = Effect::Reply(ApiReply { reply, result: Err(error) });
-            core.outputs.push_back(Output { ops: Vec::new(), then: vec![answer] });
-        };
         match action {
             ApiAction::CreateCall { form } => {
-                if self.sessions.len() >= self.config.sessions_max {
-                    self.metrics.overload += 1;
-                    let error = control::error(429, error_code::API_OVERLOAD, "");
-                    return refuse(self, error);
-                }
-                let mut turn = self.turn(now, unix_ms);
-                match control::create_call(&mut turn, account, &form) {
-                    Ok(session) => {
-                        let sid = session.sid;
-                        answer(&mut turn, &session, sid, reply);
-                        let done = Settled::from(turn);
-                        self.metrics.sessions_begun += 1;
-                        self.settle(now, session, done);
-                    }
-                    Err(error) => refuse(self, error),
-                }
+                let create = |turn: &mut Turn<'_>| control::create_call(turn, account, &form);
+                self.begin(now, unix_ms, reply, create);
+            }
+            ApiAction::VerifyCallerId { code, form } => {
+                let create =
+                    |turn: &mut Turn<'_>| verification::verify(turn, account, &code, &form);
+                self.begin(now, unix_ms, reply, create);
             }
             ApiAction::UpdateCall { call, form } => {
                 self.change_call(now, unix_ms, reply, account, call, |session, turn| {
@@ -347,6 +337,37 @@ impl ControlCore {
                     session.update_recording(turn, call, recording, &form)
                 });
             }
+        }
+    }
+
+    fn refuse(&mut self, reply: u64, error: ApiError) {
+        let answer = Effect::Reply(ApiReply { reply, result: Err(error) });
+        self.outputs.push_back(Output { ops: Vec::new(), then: vec![answer] });
+    }
+
+    /// A session that the API begins.
+    fn begin(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        reply: u64,
+        create: impl FnOnce(&mut Turn<'_>) -> Result<Session, ApiError>,
+    ) {
+        if self.sessions.len() >= self.config.sessions_max {
+            self.metrics.overload += 1;
+            let error = control::error(429, error_code::API_OVERLOAD, "");
+            return self.refuse(reply, error);
+        }
+        let mut turn = self.turn(now, unix_ms);
+        match create(&mut turn) {
+            Ok(session) => {
+                let sid = session.sid;
+                answer(&mut turn, &session, sid, reply);
+                let done = Settled::from(turn);
+                self.metrics.sessions_begun += 1;
+                self.settle(now, session, done);
+            }
+            Err(error) => self.refuse(reply, error),
         }
     }
 
@@ -396,8 +417,16 @@ impl ControlCore {
         }
         let mut out = done.out;
         for op in &out.ops {
-            if let StoreOp::PutRecording(record) = op {
-                self.recordings.insert(record.sid, sid);
+            match op {
+                StoreOp::PutRecording(record) => {
+                    self.recordings.insert(record.sid, sid);
+                }
+                // At once: whoever is told of it may use it.
+                StoreOp::PutCallerId(record) => {
+                    let ids = self.directory.caller_ids.entry(record.account).or_default();
+                    ids.insert(record.phone_number.clone());
+                }
+                _ => {}
             }
         }
         self.recordings

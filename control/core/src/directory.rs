@@ -19,6 +19,8 @@ pub struct Directory {
     pub numbers: BTreeMap<String, Number>,
     /// Applications.
     pub applications: BTreeMap<ApplicationSid, Application>,
+    /// Verified caller ids, E.164.
+    pub caller_ids: BTreeMap<AccountSid, BTreeSet<String>>,
     /// Nodes and routes as pushed to the edges. Nodes that said hello are added by the core.
     pub tables: Tables,
     /// Edge for outbound API calls without a route; otherwise the first connected edge by name.
@@ -41,6 +43,21 @@ impl Directory {
             .find_map(|key| self.numbers.get(key))
     }
 
+    /// Whether the account has shown that it can take calls at this number.
+    pub fn is_verified(&self, account: AccountSid, number: &str) -> bool {
+        let ids = self.caller_ids.get(&account);
+        ids.is_some_and(|ids| ids.iter().any(|id| is_same_number(id, number)))
+    }
+
+    /// Whether calls of the account may show this caller id whoever the parties are: a number of its
+    /// own, a verified one, a SIP address without a phone number, or none at all.
+    pub fn may_show(&self, account: AccountSid, caller_id: &str) -> bool {
+        let own = self.number(caller_id).is_some_and(|number| number.account == account);
+        let no_number = phone_digits(caller_id).is_none()
+            && (caller_id == "anonymous" || sip_address(caller_id).is_some());
+        own || no_number || self.is_verified(account, caller_id)
+    }
+
     /// The URLs that a number uses: those of its application if it has one, else its own.
     pub fn voice_of<'a>(&'a self, number: &'a Number) -> &'a VoiceUrls {
         number
@@ -61,6 +78,18 @@ fn without_scheme(uri: &str) -> &str {
 pub fn sip_address(text: &str) -> Option<String> {
     let (user, host) = without_scheme(text).split_once('@')?;
     Some(format!("{user}@{}", host.to_ascii_lowercase()))
+}
+
+/// The digits of a phone number, also of one that is the user part of a SIP URI.
+fn phone_digits(text: &str) -> Option<&str> {
+    let user = without_scheme(text).split(['@', ';']).next()?;
+    let digits = user.strip_prefix('+').unwrap_or(user);
+    (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(digits)
+}
+
+/// Whether two addresses are the same phone number, with or without plus or a SIP URI around it.
+pub fn is_same_number(one: &str, other: &str) -> bool {
+    phone_digits(one).is_some_and(|digits| phone_digits(other) == Some(digits))
 }
 
 /// `user@host` of an address that may have a port.

@@ -70,6 +70,9 @@ codes! {
     CALLBACK_WARNING = 15003 "status callback was not answered with success";
     ACTION_RELATIVE = 15004 "URL must be absolute";
     API_FROM_INVALID = 21212 "From is not a valid phone number or SIP URI";
+    API_FROM_UNVERIFIED = 21210 "caller id is neither a number of the account nor verified";
+    API_NUMBER_INVALID = 21401 "phone number is not valid";
+    API_NUMBER_VERIFIED = 21450 "phone number is verified already";
     API_TO_INVALID = 21211 "To is not a valid phone number or SIP URI";
     API_TO_MISSING = 21201 "no To number given";
     API_FROM_MISSING = 21213 "From is required";

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::{ApiReply, ApiRequest};
 use crate::core::CoreConfig;
 use crate::directory::Directory;
-use crate::record::{Alert, CallRecord, CallbackRow, RecordingRecord, RequestLogRow, TimelineRow};
+use crate::record::{
+    Alert, CallRecord, CallbackRow, CallerIdRecord, RecordingRecord, RequestLogRow, TimelineRow,
+};
 use crate::webhook::overrides::Overrides;
 
 /// Names a fetch. Unique within one run of the process.
@@ -155,6 +157,8 @@ pub enum StoreOp {
         /// ms since 1970.
         unix_ms: u64,
     },
+    /// Insert by `sid`; it takes the place of another row of that account and number.
+    PutCallerId(Box<CallerIdRecord>),
     /// Insert by `(session, sequence)`.
     PutTimeline(Box<TimelineRow>),
     /// Insert by `key`.
@@ -172,6 +176,9 @@ pub enum Effect {
         /// The command.
         message: CommandMessage,
     },
+    /// The store has something new for the directory: read it again and bring
+    /// [`Input::Directory`].
+    DirectoryChanged,
     /// Acknowledge events to an edge.
     AckEvent {
         /// Receiver.

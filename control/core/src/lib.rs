@@ -23,6 +23,7 @@ mod core;
 pub mod directory;
 pub mod doc;
 pub mod error_code;
+pub mod geography;
 pub mod io;
 pub mod record;
 pub mod run;

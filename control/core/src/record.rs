@@ -185,6 +185,21 @@ pub struct Alert {
     pub response_body: Option<String>,
 }
 
+/// A number that an account may show to called parties.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerIdRecord {
+    /// `PN` and 32 hex digits.
+    pub sid: String,
+    /// Account.
+    pub account: AccountSid,
+    /// E.164.
+    pub phone_number: String,
+    /// Name for people.
+    pub friendly_name: String,
+    /// ms since 1970: verified.
+    pub at_unix_ms: u64,
+}
+
 /// State of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -110,6 +110,7 @@ fn show(account: &Account) -> Value {
             "calls": below("Calls"),
             "incoming_phone_numbers": below("IncomingPhoneNumbers"),
             "notifications": below("Notifications"),
+            "outgoing_caller_ids": below("OutgoingCallerIds"),
             "recordings": below("Recordings"),
         },
     })

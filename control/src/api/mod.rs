@@ -7,6 +7,7 @@
 mod accounts;
 mod applications;
 mod auth;
+mod caller_ids;
 mod calls;
 mod error;
 mod form;
@@ -90,6 +91,8 @@ async fn below_account(context: &Shared, ask: &Ask, rest: &[&str]) -> Answer {
             numbers::many(context, ask).await
         }
         ["IncomingPhoneNumbers", sid] => numbers::one(context, ask, sid).await,
+        ["OutgoingCallerIds"] => caller_ids::many(context, ask).await,
+        ["OutgoingCallerIds", sid] => caller_ids::one(context, ask, sid).await,
         ["Applications"] => applications::many(context, ask).await,
         ["Applications", sid] => applications::one(context, ask, sid).await,
         _ => Err(Failure::not_found(&ask.path)),

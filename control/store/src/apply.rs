@@ -25,6 +25,18 @@ pub(crate) fn apply(connection: &Connection, op: &StoreOp) -> Result<(), StoreEr
         StoreOp::DeleteNumber { sid } => {
             delete(connection, "DELETE FROM incoming_phone_numbers WHERE sid = ?1", sid)?;
         }
+        StoreOp::PutCallerId(row) => {
+            connection
+                .prepare_cached(
+                    "DELETE FROM outgoing_caller_ids
+                     WHERE account_sid = ?1 AND phone_number = ?2 AND sid <> ?3",
+                )?
+                .execute(params![row.account_sid, row.phone_number, row.sid])?;
+            row.upsert(connection)?;
+        }
+        StoreOp::DeleteCallerId { sid } => {
+            delete(connection, "DELETE FROM outgoing_caller_ids WHERE sid = ?1", sid)?;
+        }
         StoreOp::DeleteApplication { sid } => {
             delete(connection, "DELETE FROM applications WHERE sid = ?1", sid)?;
         }

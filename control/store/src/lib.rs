@@ -30,7 +30,7 @@ pub use op::StoreOp;
 pub use page::{Page, PageOf, PageToken};
 pub use read::{AlertFilter, CallFilter, NumberFilter, Reader, RecordingFilter, TimeRange};
 pub use row::{
-    Account, Alert, Application, Call, Callback, CallbackState, IncomingPhoneNumber, Recording,
-    RequestLogEntry, Session, TimelineEntry,
+    Account, Alert, Application, Call, Callback, CallbackState, IncomingPhoneNumber,
+    OutgoingCallerId, Recording, RequestLogEntry, Session, TimelineEntry,
 };
 pub use writer::{Durability, Job, Store, StoreConfig, StoreStats};

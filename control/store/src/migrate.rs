@@ -9,6 +9,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../schema/0001_initial.sql"),
     include_str!("../schema/0002_request_log.sql"),
     include_str!("../schema/0003_webhooks.sql"),
+    include_str!("../schema/0004_caller_ids.sql"),
 ];
 
 /// Latest schema version of this program.

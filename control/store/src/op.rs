@@ -1,8 +1,8 @@
 //! What can be written.
 
 use crate::row::{
-    Account, Alert, Application, Call, Callback, IncomingPhoneNumber, Recording, RequestLogEntry,
-    Session, TimelineEntry,
+    Account, Alert, Application, Call, Callback, IncomingPhoneNumber, OutgoingCallerId, Recording,
+    RequestLogEntry, Session, TimelineEntry,
 };
 
 /// One change. `Put…` inserts, or replaces the row of the same SID (all but `created_ms`).
@@ -14,6 +14,13 @@ pub enum StoreOp {
     PutNumber(IncomingPhoneNumber),
     /// Remove.
     DeleteNumber {
+        /// Which.
+        sid: String,
+    },
+    /// Insert or replace; it takes the place of another row of that account and number.
+    PutCallerId(OutgoingCallerId),
+    /// Remove.
+    DeleteCallerId {
         /// Which.
         sid: String,
     },

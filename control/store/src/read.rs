@@ -9,8 +9,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, ToSql, params
 use crate::error::StoreError;
 use crate::page::{Page, PageOf, PageToken};
 use crate::row::{
-    Account, Alert, Application, Call, Callback, CallbackState, IncomingPhoneNumber, Recording,
-    RequestLogEntry, Session, SidTable, TimelineEntry,
+    Account, Alert, Application, Call, Callback, CallbackState, IncomingPhoneNumber,
+    OutgoingCallerId, Recording, RequestLogEntry, Session, SidTable, TimelineEntry,
 };
 
 /// A range of times in ms since 1970; both borders belong to it.
@@ -157,6 +157,30 @@ impl Reader {
         filter: &NumberFilter,
         page: &Page,
     ) -> Result<PageOf<IncomingPhoneNumber>, StoreError> {
+        let mut list = Where::default();
+        list.equal("account_sid", Some(account));
+        list.contains("phone_number", filter.phone_number.as_deref());
+        list.equal("friendly_name", filter.friendly_name.as_deref());
+        self.with(|connection| list.page(connection, page))
+    }
+
+    /// A verified caller id.
+    pub fn caller_id(&self, sid: &str) -> Result<Option<OutgoingCallerId>, StoreError> {
+        self.by_sid(sid)
+    }
+
+    /// Every verified caller id of every account.
+    pub fn caller_ids_all(&self) -> Result<Vec<OutgoingCallerId>, StoreError> {
+        self.with(|connection| all(connection, "SELECT * FROM outgoing_caller_ids ORDER BY sid"))
+    }
+
+    /// Verified caller ids of an account.
+    pub fn caller_ids(
+        &self,
+        account: &str,
+        filter: &NumberFilter,
+        page: &Page,
+    ) -> Result<PageOf<OutgoingCallerId>, StoreError> {
         let mut list = Where::default();
         list.equal("account_sid", Some(account));
         list.contains("phone_number", filter.phone_number.as_deref());

@@ -142,6 +142,18 @@ sid_table!(
 );
 
 sid_table!(
+    /// A number that an account may show to called parties.
+    OutgoingCallerId in "outgoing_caller_ids" {
+        /// Account.
+        account_sid: String,
+        /// E.164.
+        phone_number: String,
+        /// Name for people.
+        friendly_name: String,
+    }
+);
+
+sid_table!(
     /// An application: a set of URLs that several numbers and calls can share.
     Application in "applications" {
         /// Account.

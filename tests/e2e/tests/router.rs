@@ -11,9 +11,10 @@ use e2e::world::{LIMIT, World, ended, hears, text};
 use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, signature, tools};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
 use serde_json::{Value, json};
-use tandem_load::Step;
-use tandem_rig::rig::TOKEN;
-use tandem_rig::{AppServer, Page, Recorded, ports};
+use tandem_load::{Phone, Step};
+use tandem_rig::process::wait_for;
+use tandem_rig::rig::{ACCOUNT, TOKEN};
+use tandem_rig::{AppServer, Page, Recorded, RoutePlan, http, ports};
 
 /// Assigns a URL to a number or address by the API; the number as the API shows it.
 fn assign(world: &World, address: &str, more: &[(&str, &str)]) -> Result<Value> {
@@ -24,9 +25,9 @@ fn assign(world: &World, address: &str, more: &[(&str, &str)]) -> Result<Value> 
 }
 
 /// Sends an INVITE by hand; the status of the final response, which is acknowledged.
-fn invite(world: &World, uri: &str, call_id: &str, from: &str) -> Result<u16> {
+fn invite(world: &World, uri: &str, call_id: &str, from: &str, more: &str) -> Result<u16> {
     let raw = Raw::bind("127.0.0.1")?;
-    let invite = raw.invite(uri, call_id, "")?;
+    let invite = raw.invite(uri, call_id, more)?;
     let invite = invite.replace("From: <sip:+15559001@", &format!("From: {from}@"));
     raw.send(world.eu.sip, invite.as_bytes())?;
     let response = raw.final_response().context("no final response")?;
@@ -54,8 +55,8 @@ fn tel_01_short_codes_and_sip_addresses_are_assigned_by_the_api() -> Result<()> 
     assert_eq!(asked[0].param("Direction"), Some("inbound"));
     // The whole address goes before the user part.
     let alice = "<sip:+15559001";
-    assert_eq!(invite(&world, "sip:desk@voice.example", "desk-1", alice)?, 603);
-    assert_eq!(invite(&world, "sip:desk@other.example", "desk-2", alice)?, 486);
+    assert_eq!(invite(&world, "sip:desk@voice.example", "desk-1", alice, "")?, 603);
+    assert_eq!(invite(&world, "sip:desk@other.example", "desk-2", alice, "")?, 486);
     assert_eq!(world.app.requests_for("/desk-here").len(), 1);
     assert_eq!(world.app.requests_for("/desk").len(), 1);
     // Another number can take it only when it is free again.
@@ -65,6 +66,67 @@ fn tel_01_short_codes_and_sip_addresses_are_assigned_by_the_api() -> Result<()> 
         let refused = world.api_post("/IncomingPhoneNumbers.json", &[("PhoneNumber", wrong)])?;
         assert_eq!((refused.0, &refused.1["code"]), (400, &21_421.into()), "{wrong}");
     }
+    world.finish()
+}
+
+#[test]
+fn tel_02_geography_name_and_forwarding() -> Result<()> {
+    let world = Setup::new()?
+        .number("+14165550123", "/post")
+        .page("/post", Page::verbs("<Reject/>"))
+        .page("/get", Page::verbs("<Reject/>"))
+        .begin()?;
+    let url = world.app.url("/get");
+    assign(&world, "+15550078", &[("VoiceUrl", &url), ("VoiceMethod", "GET")])?;
+    let call = |number: &str, call_id: &str, from: &str, more: &str| -> Result<Recorded> {
+        assert_eq!(invite(&world, &world.uri(number), call_id, from, more)?, 603);
+        let requests = world.app.requests().into_iter();
+        let mut of_call = requests.filter(|r| r.param("SipCallId") == Some(call_id));
+        of_call.next().context("no request")
+    };
+    let check = |request: &Recorded, expected: &[(&str, Option<&str>)]| {
+        for (name, value) in expected {
+            assert_eq!(request.param(name), *value, "{name}");
+        }
+    };
+    let history = "History-Info: <sip:+4930222@a>;index=1, <sip:+4930333@a>;index=1.1\r\n";
+    let ann = "\"Ann Lee\" <sip:+12012000123";
+    let request = call("+14165550123", "geo-1", ann, history)?;
+    assert_eq!(request.method, "POST");
+    check(
+        &request,
+        &[
+            ("From", Some("+12012000123")),
+            ("CallerName", Some("Ann Lee")),
+            ("ForwardedFrom", Some("+4930222")),
+        ],
+    );
+    for who in ["From", "Caller"] {
+        let get = |what: &str| request.param(&format!("{who}{what}")).map(str::to_owned);
+        let place = ["City", "State", "Zip", "Country"].map(|what| get(what).unwrap_or_default());
+        assert_eq!(place, ["JERSEY CITY", "NJ", "", "US"]);
+    }
+    for who in ["To", "Called"] {
+        assert_eq!(request.param(&format!("{who}State")), Some("ON"));
+        assert_eq!(request.param(&format!("{who}Country")), Some("CA"));
+    }
+    let diversion = "Diversion: <sip:+33140000000@a>;reason=unconditional\r\n";
+    let request = call("+15550078", "geo-2", "<sip:+4930123456", diversion)?;
+    assert_eq!((request.method.as_str(), request.form.len()), ("GET", 0));
+    check(
+        &request,
+        &[
+            ("FromCountry", Some("DE")),
+            ("FromState", Some("")),
+            ("ForwardedFrom", Some("+33140000000")),
+            ("CallerName", None),
+            ("ToCountry", Some("US")),
+            ("ToState", Some("")),
+        ],
+    );
+    // What is no number tells nothing.
+    let request = call("+15550078", "geo-3", "<sip:alice", "")?;
+    check(&request, &[("FromCountry", None), ("FromCity", None), ("ForwardedFrom", None)]);
     world.finish()
 }
 
@@ -403,5 +465,247 @@ fn fbk_01_a_fallback_is_asked_only_for_its_classes_of_errors() -> Result<()> {
     let sid = world.sid_of(&alice)?;
     let asked = world.app.requests_for("/on-customer");
     assert!(asked.iter().all(|request| request.param("CallSid") != Some(&sid)));
+    world.finish()
+}
+
+/// A number that nobody has shown to be theirs.
+const STRANGER: &str = "+12025550199";
+
+/// Numbers with this prefix lead to a phone; where it listens.
+fn routed(setup: &mut Setup, prefix: &str) -> Result<std::net::SocketAddr> {
+    let at = ports::udp()?;
+    setup.control.routes.push(RoutePlan {
+        prefix: prefix.to_owned(),
+        node: e2e::world::EU.to_owned(),
+        uri: format!("sip:{{number}}@{at}"),
+        without_instructions: false,
+    });
+    Ok(at)
+}
+
+fn form<'a>(to: &'a str, url: &'a str, from: &'a str) -> [(&'a str, &'a str); 3] {
+    [("To", to), ("From", from), ("Url", url)]
+}
+
+/// Asks for the verification of a number; the code, and the call that will ask for it.
+fn ask_for_code(world: &World, number: &str) -> Result<(String, String)> {
+    let status = world.app.url("/status");
+    let form = [
+        ("PhoneNumber", number),
+        ("FriendlyName", "My desk"),
+        ("CallDelay", "1"),
+        ("StatusCallback", &status),
+    ];
+    let (status, body) = world.api_post("/OutgoingCallerIds.json", &form)?;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!((text(&body, "phone_number"), text(&body, "friendly_name")), (number, "My desk"));
+    let code = text(&body, "validation_code").to_owned();
+    assert!(code.len() == 6 && code.bytes().all(|b| b.is_ascii_digit()), "{body}");
+    Ok((code, text(&body, "call_sid").to_owned()))
+}
+
+#[test]
+fn tel_09_a_call_asks_for_the_code_and_verifies_the_number() -> Result<()> {
+    let (desk, stairs) = ("+15550250", "+15550260");
+    let mut setup = Setup::new()?.page("/voice", Page::verbs("<Play>/700.wav</Play>"));
+    let (desk_at, stairs_at) = (routed(&mut setup, desk)?, routed(&mut setup, stairs)?);
+    let world = setup.begin()?;
+    let callee = world.bank.add(Phone::callee("callee").script(hears_callee()))?;
+    let (to, url) = (callee.uri(), world.app.url("/voice"));
+    let refused = |from: &str| -> Result<()> {
+        let (status, body) = world.api_post("/Calls.json", &form(&to, &url, from))?;
+        assert_eq!((status, &body["code"]), (400, &21_210.into()), "{from}: {body}");
+        Ok(())
+    };
+    refused(desk)?;
+
+    // Called after the delay; a wrong code is asked for again.
+    let (code, call) = ask_for_code(&world, desk)?;
+    assert_eq!(text(&world.record(&call)?, "status"), "queued");
+    let sound = || Step::WaitSound { within_ms: 8_000 };
+    let keys = |keys: &str| [sound(), Step::digits(keys)];
+    let script =
+        [vec![Step::Answer], keys("0#").to_vec(), vec![Step::Wait(600)], keys(&code).to_vec()];
+    let phone = Phone::callee("desk").listen(desk_at).script(script.concat());
+    let phone = world.bank.add(phone)?;
+    let told = world.wait_terminal(&call)?.remove(0);
+    assert_eq!(told.param("VerificationStatus"), Some("success"), "{:?}", told.params);
+    let sid = told.param("OutgoingCallerIdSid").context("sid")?.to_owned();
+    assert_eq!(told.param("To"), Some(desk));
+    ended(&phone)?;
+
+    let list = world.api("/OutgoingCallerIds.json")?;
+    let rows = list["outgoing_caller_ids"].as_array().context("list")?;
+    assert_eq!(rows.len(), 1, "{list}");
+    assert_eq!((text(&rows[0], "sid"), text(&rows[0], "phone_number")), (sid.as_str(), desk));
+    let path = format!("/OutgoingCallerIds/{sid}.json");
+    let (_, renamed) = world.api_post(&path, &[("FriendlyName", "Front desk")])?;
+    assert_eq!(text(&renamed, "friendly_name"), "Front desk");
+    assert_eq!(text(&world.api(&path)?, "friendly_name"), "Front desk");
+    let (status, body) = world.api_post("/OutgoingCallerIds.json", &[("PhoneNumber", desk)])?;
+    assert_eq!((status, &body["code"]), (400, &21_450.into()), "{body}");
+    let call = world.create_call(&form(&to, &url, desk))?;
+    assert_eq!(text(&world.wait_status(&call, "completed")?, "from"), desk);
+    ended(&callee)?;
+
+    // Three wrong codes are enough.
+    let (_, call) = ask_for_code(&world, stairs)?;
+    let wrong = || [keys("1#").to_vec(), vec![Step::Wait(600)]].concat();
+    let script = [vec![Step::Answer], wrong(), wrong(), wrong()].concat();
+    let phone = world.bank.add(Phone::callee("stairs").listen(stairs_at).script(script))?;
+    let told = world.wait_terminal(&call)?.remove(0);
+    assert_eq!(told.param("VerificationStatus"), Some("failed"));
+    assert_eq!(told.param("OutgoingCallerIdSid"), None);
+    ended(&phone)?;
+    refused(stairs)?;
+
+    let row = world.control.account_url(&path);
+    assert_eq!(http::delete(&row, Some((ACCOUNT, TOKEN)))?.status, 204);
+    refused(desk)?;
+    for wrong in ["", "77333", "+12", "sip:a@b"] {
+        let (status, body) =
+            world.api_post("/OutgoingCallerIds.json", &[("PhoneNumber", wrong)])?;
+        assert_eq!((status, &body["code"]), (400, &21_401.into()), "{wrong}");
+    }
+    world.finish()
+}
+
+fn hears_callee() -> Vec<Step> {
+    vec![Step::Answer, Step::wait_tone(700.0)]
+}
+
+#[test]
+fn tel_09_an_unverified_caller_id_is_refused_unless_it_is_a_party_of_the_session() -> Result<()> {
+    let world = Setup::new()?
+        .page("/after", Page::verbs("<Play>/700.wav</Play>"))
+        .page("/leg", Page::status(204))
+        .begin()?;
+    // A number of another account is not ours to show.
+    let main = (ACCOUNT, TOKEN);
+    let created = http::post(&world.control.url("/2010-04-01/Accounts.json"), Some(main), &[])?;
+    let other = text(&created.json()?, "sid").to_owned();
+    let numbers = format!("/2010-04-01/Accounts/{other}/IncomingPhoneNumbers.json");
+    let form = [("PhoneNumber", "+15550290")];
+    assert_eq!(http::post(&world.control.url(&numbers), Some(main), &form)?.status, 201);
+    let url = world.app.url("/after");
+    for (from, caller_id) in
+        [(STRANGER, None), ("+15550290", None), (e2e::ALICE, None), (NUMBER, Some(STRANGER))]
+    {
+        let mut form = vec![("To", BOB), ("From", from), ("Url", url.as_str())];
+        form.extend(caller_id.map(|id| ("CallerId", id)));
+        let (status, body) = world.api_post("/Calls.json", &form)?;
+        assert_eq!((status, &body["code"]), (400, &21_210.into()), "{from} {caller_id:?}");
+    }
+    let talk = [Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(900), Step::Hangup];
+    let bob = world.answer(talk)?;
+    let dial = |id: &str| {
+        let number =
+            format!("<Number statusCallback='/leg' statusCallbackEvent='initiated'>{BOB}</Number>");
+        Page::verbs(&format!("<Dial action='/after' callerId='{id}'>{number}</Dial>"))
+    };
+    for (calls, id) in [e2e::ALICE, NUMBER].iter().enumerate() {
+        world.app.page("/start", dial(id));
+        world.call_through(hears(&[BOB_HZ, 700.0]))?;
+        let legs = world.app.wait_for("/leg", calls + 1, LIMIT)?;
+        assert_eq!(legs[calls].param("From"), Some(*id));
+    }
+    world.app.page("/start", dial(STRANGER));
+    let alice = world.call(hears(&[700.0]))?;
+    ended(&alice)?;
+    let sid = world.sid_of(&alice)?;
+    let after = world.app.requests_for("/after");
+    let after = after.iter().find(|r| r.param("CallSid") == Some(&sid)).context("/after")?;
+    assert_eq!(after.param("DialCallStatus"), Some("failed"));
+    assert_eq!(after.param("DialCallSid"), None, "nobody was called");
+    assert_eq!(bob.reports()?.len(), 2);
+    let mut alerts = Vec::new();
+    wait_for("the alert", LIMIT, || {
+        alerts = world.alerts()?;
+        Ok(alerts.iter().any(|alert| text(alert, "error_code") == "13214"))
+    })?;
+    world.finish()
+}
+
+#[test]
+fn ten_09_nothing_of_another_account_can_be_seen_or_changed() -> Result<()> {
+    let record = "<Record action='/bye' maxLength='1' playBeep='false'/>";
+    let world = Setup::with(record)?
+        .page("/bye", Page::status(500))
+        .page("/fallback", Page::verbs("<Hangup/>"))
+        .begin()?;
+    let main = Some((ACCOUNT, TOKEN));
+    let accounts = world.control.url("/2010-04-01/Accounts.json");
+    let other = http::post(&accounts, main, &[])?.json()?;
+    let (sid, token) = (text(&other, "sid").to_owned(), text(&other, "auth_token").to_owned());
+    let stranger = Some((sid.as_str(), token.as_str()));
+
+    let alice = world.call(hears(&[]))?;
+    ended(&alice)?;
+    let call = world.sid_of(&alice)?;
+    world.wait_terminal(&call)?;
+    let (_, application) = world.api_post("/Applications.json", &[("FriendlyName", "ours")])?;
+    let first = |list: &str, key: &str| -> Result<String> {
+        let mut sid = String::new();
+        wait_for(list, LIMIT, || {
+            let page = world.api(&format!("/{list}.json"))?;
+            sid = page[key][0]["sid"].as_str().unwrap_or_default().to_owned();
+            Ok(!sid.is_empty())
+        })?;
+        Ok(format!("/{list}/{sid}"))
+    };
+    let ours = [
+        format!("/Calls/{call}"),
+        format!("/Calls/{call}/Events"),
+        first("Recordings", "recordings")?,
+        first("Notifications", "notifications")?,
+        first("IncomingPhoneNumbers", "incoming_phone_numbers")?,
+        format!("/Applications/{}", text(&application, "sid")),
+    ];
+    let theirs = format!("/2010-04-01/Accounts/{sid}");
+    for path in &ours {
+        assert_eq!(
+            http::get(&world.control.account_url(&format!("{path}.json")), main)?.status,
+            200
+        );
+        // Under the owner's name, and under one's own.
+        for url in [
+            world.control.account_url(&format!("{path}.json")),
+            world.control.url(&format!("{theirs}{path}.json")),
+        ] {
+            assert_eq!(http::get(&url, stranger)?.status, 404, "GET {url}");
+            let form = [("FriendlyName", "taken"), ("Status", "completed")];
+            let status = http::post(&url, stranger, &form)?.status;
+            // Some resources have nothing that could be changed at all.
+            assert!(matches!(status, 404 | 405), "POST {url}: {status}");
+            let status = http::delete(&url, stranger)?.status;
+            assert!(matches!(status, 404 | 405), "DELETE {url}: {status}");
+            assert_eq!(http::get(&url, Some((&sid, TOKEN)))?.status, 401);
+        }
+    }
+    for (list, key) in [
+        ("Calls", "calls"),
+        ("Recordings", "recordings"),
+        ("Notifications", "notifications"),
+        ("IncomingPhoneNumbers", "incoming_phone_numbers"),
+        ("OutgoingCallerIds", "outgoing_caller_ids"),
+        ("Applications", "applications"),
+    ] {
+        let page = http::get(&world.control.url(&format!("{theirs}/{list}.json")), stranger)?;
+        assert_eq!(page.json()?[key], json!([]), "{list}");
+        let page = http::get(&world.control.account_url(&format!("/{list}.json")), stranger)?;
+        assert_eq!(page.status, 404, "{list}");
+    }
+    let timeline = world.control.url(&format!("/tandem/v1/calls/{call}/timeline.json"));
+    assert_eq!(http::get(&timeline, stranger)?.status, 404);
+    let live = http::get(&world.control.url("/tandem/v1/calls.json"), stranger)?.json()?;
+    assert_eq!(live["sessions"], json!([]));
+    // The audio of a recording is found under its own account only.
+    let audio = |url: String| http::get(&format!("{url}.wav"), None).map(|answer| answer.status);
+    assert_eq!(audio(world.control.account_url(&ours[2]))?, 200);
+    assert_eq!(audio(world.control.url(&format!("{theirs}{}", ours[2])))?, 404);
+    // An application of somebody else cannot be run.
+    let form = [("To", BOB), ("From", NUMBER), ("ApplicationSid", text(&application, "sid"))];
+    let url = world.control.url(&format!("{theirs}/Calls.json"));
+    assert_eq!(http::post(&url, stranger, &form)?.status, 400);
     world.finish()
 }

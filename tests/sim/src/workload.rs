@@ -351,9 +351,11 @@ impl Workload {
             for (name, page) in plan.pages(rng) {
                 apps.pages.insert(plan.path(name), page);
             }
-            if !matches!(plan.kind, Kind::Unknown | Kind::ApiCall) {
-                let entry = plan.number_entry(customers[plan.customer].account);
-                directory.numbers.insert(plan.number(), entry);
+            let account = customers[plan.customer].account;
+            if plan.kind == Kind::ApiCall {
+                directory.caller_ids.entry(account).or_default().insert(plan.number());
+            } else if plan.kind != Kind::Unknown {
+                directory.numbers.insert(plan.number(), plan.number_entry(account));
             }
         }
         Self { plans, directory, apps }

@@ -113,6 +113,18 @@ pub fn post(
     received(request.send(body).with_context(|| url.to_owned())?)
 }
 
+/// DELETE.
+///
+/// # Errors
+/// If there is no response.
+pub fn delete(url: &str, credentials: Option<(&str, &str)>) -> anyhow::Result<Response> {
+    let mut request = agent().delete(url);
+    if let Some((user, password)) = credentials {
+        request = request.header("Authorization", authorization(user, password));
+    }
+    received(request.call().with_context(|| url.to_owned())?)
+}
+
 /// The value of one metric, summed over its labels.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use super::end;
 use super::session::{Session, Timer};
 use super::turn::Turn;
 use crate::directory::{StatusTarget, UrlMethod};
+use crate::geography;
 use crate::io::{Effect, StoreOp};
 use crate::record::{CallRecord, CallStatus, CallbackRow, Direction, TimelineEvent};
 use crate::webhook::{overrides, request};
@@ -118,18 +119,25 @@ impl Session {
     }
 
     /// Makes an outbound leg and sends it off.
-    pub(crate) fn dial(&mut self, turn: &mut Turn<'_>, new: NewLeg, mut params: DialParams) {
-        let (sid, node) = (new.sid, new.node.clone());
-        let other = match new.codec {
+    pub(crate) fn dial(&mut self, turn: &mut Turn<'_>, new: NewLeg, params: DialParams) {
+        let sid = new.sid;
+        self.add_leg(turn, new);
+        self.send_dial(turn, sid, params);
+    }
+
+    /// Sends off a leg that is there already.
+    pub(crate) fn send_dial(&mut self, turn: &mut Turn<'_>, sid: CallSid, mut params: DialParams) {
+        let Some(leg) = self.legs.get(&sid).filter(|leg| !leg.ended()) else { return };
+        let (node, codec) = (leg.record.node.clone(), leg.codec);
+        let other = match codec {
             AudioCodec::Pcmu => AudioCodec::Pcma,
             AudioCodec::Pcma => AudioCodec::Pcmu,
         };
-        params.codecs = vec![new.codec, other];
+        params.codecs = vec![codec, other];
         if !turn.nodes.up.contains_key(&node) {
             let after = Duration::from_millis(turn.config.lost_leg_after_ms);
             self.node_deadlines.entry(node.clone()).or_insert(turn.now + after);
         }
-        self.add_leg(turn, new);
         self.command_at(turn, node, sid, CallCommand::Dial(params));
     }
 
@@ -271,6 +279,8 @@ impl Session {
             ("Direction", record.direction.as_str().to_owned()),
         ];
         let parent = record.parent.map(|parent| parent.to_string());
+        let from = geography::params(["From", "Caller"], &record.from);
+        let to = geography::params(["To", "Called"], &record.to);
         for (name, value) in [
             ("ForwardedFrom", record.forwarded_from.clone()),
             ("CallerName", record.caller_name.clone()),
@@ -280,6 +290,7 @@ impl Session {
         }
         let mut params: Vec<_> =
             params.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        params.extend(from.into_iter().chain(to));
         if sid == self.sid {
             params.extend(self.facts.sip.iter().cloned());
         }
@@ -324,6 +335,9 @@ impl Session {
                 add("RecordingUrl", self.recording_url(turn, recording));
                 add("RecordingDuration", duration_ms.div_ceil(1_000).to_string());
             }
+        }
+        if event == "completed" {
+            params.extend(self.verification_params());
         }
         for (index, target) in wanted.iter().enumerate() {
             let key = format!("{sid}/{event}/{sequence}/{index}");

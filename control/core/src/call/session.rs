@@ -17,6 +17,7 @@ use super::turn::Turn;
 use crate::io::Effect;
 use crate::record::Alert;
 use crate::run::runner::{Activity, Run};
+use crate::run::verification::Verification;
 use crate::webhook::fallback::Fallbacks;
 
 /// What a session knows of one node.
@@ -42,12 +43,17 @@ pub(crate) struct Facts {
     pub record: Option<RecordOptions>,
     /// `SendDigits` of an API call.
     pub first_digits: Option<crate::verb::Play>,
+    /// The call is there to verify a caller id.
+    #[serde(default)]
+    pub verification: Option<Verification>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// The answer is delayed by a Pause.
     PickUp,
+    /// A verification call is made later.
+    CallDelay,
     /// A leg that its edge no longer has.
     LostLeg(CallSid),
     /// Nothing lives any more; what is missing is given up.
@@ -168,6 +174,9 @@ impl Session {
             }
             _ => {}
         }
+        if self.facts.verification.as_ref().is_some_and(|v| v.delayed.is_some()) {
+            self.arm(turn, Timer::CallDelay, 0);
+        }
         // The epoch has risen: write it down even if nothing else happens.
         turn.effect(Effect::CallbacksWaiting);
     }
@@ -219,6 +228,14 @@ impl Session {
             return;
         }
         state.hanging_up = true;
+        let delayed = self.facts.verification.as_mut().and_then(|v| v.delayed.take());
+        if delayed.is_some() {
+            // No edge knows of it yet.
+            let stats = link_proto::call::LegStats::default();
+            let (reason, sip_status, answered_ms) = (EndReason::Canceled, None, 0);
+            let end = super::legs::LegEnd { reason, whose, sip_status, stats, answered_ms };
+            return self.leg_ended(turn, leg, end);
+        }
         self.command(turn, leg, CallCommand::Hangup { reason, whose });
     }
 
@@ -280,6 +297,7 @@ impl Session {
             self.timers.remove(&timer);
             match timer {
                 Timer::PickUp => self.pick_up_pause_over(turn),
+                Timer::CallDelay => self.call_delay_over(turn),
                 Timer::LostLeg(leg) => self.leg_lost(turn, leg),
                 Timer::Linger => self.give_up_waiting(turn),
             }

@@ -18,7 +18,7 @@ use crate::record::Direction;
 use crate::webhook::fallback::{self, Fallbacks};
 
 const TWIML_CHARACTERS_MAX: usize = 4_000;
-const TIMEOUT_BUFFER_MS: u64 = 5_000;
+pub(crate) const TIMEOUT_BUFFER_MS: u64 = 5_000;
 
 pub(crate) fn error(status: u16, code: u32, detail: &str) -> ApiError {
     let text = code::text(code);
@@ -30,7 +30,7 @@ pub(crate) fn error(status: u16, code: u32, detail: &str) -> ApiError {
 pub(crate) struct Form<'a>(pub &'a [(String, String)]);
 
 impl Form<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
@@ -46,13 +46,18 @@ impl Form<'_> {
         Method::parse(value).ok_or_else(|| error(400, code::API_PARAMETER, name))
     }
 
-    fn number(&self, name: &str, low: u64, high: u64) -> Result<Option<u64>, ApiError> {
+    pub(crate) fn number(&self, name: &str, low: u64, high: u64) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = value.parse().ok().filter(|n| (low..=high).contains(n));
         number.map(Some).ok_or_else(|| error(400, code::API_PARAMETER, name))
     }
 
-    fn url(&self, url: &str, method: &str, bad: u32) -> Result<Option<UrlMethod>, ApiError> {
+    pub(crate) fn url(
+        &self,
+        url: &str,
+        method: &str,
+        bad: u32,
+    ) -> Result<Option<UrlMethod>, ApiError> {
         let Some(value) = self.get(url) else { return Ok(None) };
         let absolute = crate::webhook::request::resolve(None, value);
         let url = absolute.ok_or_else(|| error(400, bad, value))?;
@@ -173,6 +178,12 @@ pub(crate) fn create_call(
     let to = address(to).ok_or_else(|| error(400, code::API_TO_INVALID, to))?;
     let from = form.get("From").ok_or_else(|| error(400, code::API_FROM_MISSING, ""))?;
     let from = address(from).ok_or_else(|| error(400, code::API_FROM_INVALID, from))?;
+    let caller_id = form.get("CallerId").map_or_else(|| from.clone(), str::to_owned);
+    for shown in [&from, &caller_id] {
+        if !turn.directory.may_show(account, shown) {
+            return Err(error(400, code::API_FROM_UNVERIFIED, shown));
+        }
+    }
     let voice = form.voice(turn, account)?;
     let document = if voice.voice.is_some() { None } else { form.document(turn)? };
     if voice.voice.is_none() && document.is_none() {
@@ -198,13 +209,12 @@ pub(crate) fn create_call(
         sid,
         parent: None,
         direction: Direction::OutboundApi,
-        from: from.clone(),
+        from,
         to,
         node,
         codec: AudioCodec::Pcmu,
         targets: voice.status,
     };
-    let caller_id = form.get("CallerId").map_or(from, str::to_owned);
     let params = DialParams {
         to: target,
         from: caller_id,
@@ -222,20 +232,18 @@ pub(crate) fn create_call(
     if let Some(limit_s) = time_limit_s {
         session.command(turn, sid, CallCommand::TimeLimit { limit_ms: limit_s * 1_000 });
     }
-    if let Some(digits) = form.get("SendDigits")
-        && digits.len() <= 32
-        && digits.chars().all(|c| "0123456789*#wW".contains(c))
-    {
-        let play = crate::verb::Play {
-            content: crate::verb::PlayContent::Digits(digits.to_owned()),
-            times: 1,
-        };
-        session.facts.first_digits = Some(play);
-    }
+    session.facts.first_digits = form.get("SendDigits").and_then(send_digits);
     Ok(session)
 }
 
-fn default_edge(turn: &Turn<'_>) -> Option<link_proto::NodeId> {
+/// Digits to be played after the answer.
+pub(crate) fn send_digits(digits: &str) -> Option<crate::verb::Play> {
+    let fine = digits.len() <= 32 && digits.chars().all(|c| "0123456789*#wW".contains(c));
+    let content = crate::verb::PlayContent::Digits(digits.to_owned());
+    fine.then_some(crate::verb::Play { content, times: 1 })
+}
+
+pub(crate) fn default_edge(turn: &Turn<'_>) -> Option<link_proto::NodeId> {
     let takes_calls = |node: &link_proto::NodeId| turn.nodes.takes_calls(node);
     let configured = turn.directory.default_edge.clone().filter(takes_calls);
     let mut up = turn.nodes.up.keys().filter(|node| takes_calls(node));

@@ -18,7 +18,7 @@ use super::runner::Activity;
 use crate::call::legs::NewLeg;
 use crate::call::session::Session;
 use crate::call::turn::Turn;
-use crate::directory::StatusTarget;
+use crate::directory::{self, StatusTarget};
 use crate::error_code;
 use crate::record::{CallStatus, Direction};
 use crate::verb::{Dial, DialTarget};
@@ -68,6 +68,11 @@ impl Session {
             bridged: false,
         };
         self.run.activity = Activity::Dialing(dialing);
+        if let Some(id) = verb.caller_id.as_ref().filter(|id| !self.may_show(turn, id)) {
+            let alert = self.alert(turn, 0, error_code::DIAL_CALLER_ID, id);
+            self.put_alert(turn, alert);
+            return self.dial_over(turn);
+        }
         self.dial_next(turn);
         if self.caller_answered() && matches!(&self.run.activity, Activity::Dialing(_)) {
             let country =
@@ -79,6 +84,18 @@ impl Session {
                 turn.metrics.internal_errors += 1;
             }
         }
+    }
+
+    /// Whether callees may be shown this number: the account's, a verified one, or that of a party
+    /// of this session.
+    fn may_show(&self, turn: &Turn<'_>, caller_id: &str) -> bool {
+        let is_party = |text: &str| directory::is_same_number(text, caller_id);
+        turn.directory.may_show(self.account, caller_id)
+            || self.legs.values().any(|leg| {
+                let record = &leg.record;
+                let forwarded = record.forwarded_from.as_deref().is_some_and(is_party);
+                forwarded || is_party(&record.from) || is_party(&record.to)
+            })
     }
 
     /// Calls the next target, or all of them.

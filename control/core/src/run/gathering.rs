@@ -55,6 +55,9 @@ impl Session {
         if end == CollectEnd::LegEnded {
             return;
         }
+        if self.facts.verification.is_some() {
+            return self.verification_digits(turn, &digits);
+        }
         if digits.is_empty() && !gather.action_on_empty {
             return self.next_verb(turn);
         }

@@ -5,6 +5,7 @@
 //! * `prompts` — Say, Play and Pause, merged into one play program, also inside Gather.
 //! * `gathering`, `recording`, `dialing` — the verbs with a life of their own.
 //! * `control` — the REST actions.
+//! * `verification` — the call that verifies a caller id.
 
 pub(crate) mod control;
 pub(crate) mod dialing;
@@ -13,3 +14,4 @@ pub(crate) mod gathering;
 pub(crate) mod prompts;
 pub(crate) mod recording;
 pub(crate) mod runner;
+pub(crate) mod verification;

@@ -16,7 +16,8 @@ use control_core::io::{
     MediaFile, MediaRequest, Method, StoreOp,
 };
 use control_core::record::{
-    Alert, CallRecord, CallbackRow, RecordingRecord, RequestLogRow, TimelineEvent, TimelineRow,
+    Alert, CallRecord, CallbackRow, CallerIdRecord, RecordingRecord, RequestLogRow, TimelineEvent,
+    TimelineRow,
 };
 use control_core::{ControlCore, CoreConfig};
 use edge::Edge;
@@ -52,6 +53,7 @@ pub struct Store {
     pub callbacks: BTreeMap<String, CallbackRow>,
     pub alerts: Vec<Alert>,
     pub recordings: BTreeMap<String, RecordingRecord>,
+    pub caller_ids: Vec<CallerIdRecord>,
     pub timeline: Vec<TimelineRow>,
     pub log: Vec<RequestLogRow>,
 }
@@ -305,6 +307,7 @@ impl World {
                         row.updated_unix_ms = unix_ms;
                     }
                 }
+                StoreOp::PutCallerId(row) => self.store.caller_ids.push(*row),
                 StoreOp::PutTimeline(row) => self.store.timeline.push(*row),
                 StoreOp::PutRequestLog(row) => self.store.log.push(*row),
             }
@@ -338,7 +341,10 @@ impl World {
                     self.input(Input::MediaReady { id, result });
                 }
                 Effect::Reply(reply) => self.replies.push(reply),
-                Effect::CancelFetch(_) | Effect::CallbacksWaiting | Effect::Publish(_) => {}
+                Effect::CancelFetch(_)
+                | Effect::CallbacksWaiting
+                | Effect::DirectoryChanged
+                | Effect::Publish(_) => {}
             }
         }
     }
