@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 /// All benches in the order of a full run.
-pub const ALL: [Bench; 14] = [
+pub const ALL: [Bench; 16] = [
     Bench {
         name: "calls_500",
         what: "500 calls by a route, held 60 s: every packet accounted for, memory",
@@ -83,6 +83,18 @@ pub const ALL: [Bench; 14] = [
         what: "a media trunk over 80 ms and 1 % loss: nothing else is lost, nothing stale is sent",
         takes_s: 40,
         run: |context| system::trunk::trunk_wan(context),
+    },
+    Bench {
+        name: "xdp_100k",
+        what: "the kernel fast path between two links, packet by packet; rtpengine on loopback",
+        takes_s: 50,
+        run: |context| system::xdp::xdp_100k(context),
+    },
+    Bench {
+        name: "xdp_1m",
+        what: "the same at 1,000,000 packets a second in bursts of 32; rtpengine at its best rate",
+        takes_s: 100,
+        run: |context| system::xdp::xdp_1m(context),
     },
     Bench {
         name: "tick_20ms",

@@ -22,6 +22,8 @@ pub mod tick;
 pub mod trunk;
 pub mod trunk_flow;
 pub mod trunk_world;
+pub mod xdp;
+mod xdp_line;
 
 use std::any::Any;
 use std::net::SocketAddr;

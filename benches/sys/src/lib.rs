@@ -6,6 +6,8 @@
 //! is counted per packet but the packets themselves. It is written apart from the edge's own ring
 //! code on purpose, so that a weakness there does not lower the floor with it.
 
+pub mod packet;
+
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::io;
 use std::net::UdpSocket;
