@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use crossbeam::queue::ArrayQueue;
 use edge_core::{ControlIndex, EdgeConfig, EdgeCore, Settings};
 use edge_uring::Limits;
+use edge_xdp::FastPath;
 use link_daemon::admin::{self, Admin};
 use link_daemon::drain::Shutdown;
 use link_daemon::log::LogLevel;
@@ -38,7 +39,7 @@ use crate::snapshot::Snapshot;
 use crate::tables::TablesFile;
 use crate::trunk::{self, RouteView, TrunkCounters, TrunkSetup, TrunkWake, WorkerRings};
 use crate::trunk_ring::Epoch;
-use crate::{metrics, tables, trunk_ring, upload};
+use crate::{fast_path, metrics, tables, trunk_ring, upload};
 
 /// Commands, events and asides that may wait at once.
 const QUEUE_ENTRIES_MAX: usize = 8_192;
@@ -79,6 +80,8 @@ pub struct Running {
     pub reloads: Option<Requests>,
     /// What everything was made for.
     legs_max: usize,
+    /// Leaves the interfaces with its owner.
+    _fast_path: Option<FastPath>,
 }
 
 /// What only one part of the assembly needs, kept together so that the parts read in order.
@@ -149,6 +152,7 @@ async fn start_threads(
         tracing::warn!(recovered, "recordings of an earlier run were closed");
     }
 
+    let mut fast_path = fast_path::start(&config.media, ports_max(&config), metrics);
     let mut media = Vec::new();
     let mut handles = Vec::new();
     let mut rings = Vec::new();
@@ -176,6 +180,7 @@ async fn start_threads(
             },
             core: core_of(&config, index),
             fifo_priority: Some(config.media.fifo_priority).filter(|priority| *priority > 0),
+            fast_path: fast_path.as_mut().and_then(FastPath::take_table),
         };
         media.push(media_thread::spawn(thread, metrics)?);
         handles.push(MediaHandle::new(queues));
@@ -267,6 +272,7 @@ async fn start_threads(
         reload: reload.clone(),
         reloads: Some(reloads),
         legs_max: config.sip.legs_max,
+        _fast_path: fast_path,
     };
     Ok((running, connected))
 }

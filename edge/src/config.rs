@@ -83,6 +83,10 @@ pub struct Media {
     pub fifo_priority: u8,
     /// Busy polling.
     pub busy_poll: Duration,
+    /// Kernel fast path; `None` = off.
+    pub xdp: Option<edge_xdp::Mode>,
+    /// Where it runs.
+    pub xdp_interfaces: Vec<String>,
 }
 
 /// Connection to control.
@@ -245,9 +249,42 @@ fn read_media(r: &mut Reader) -> Media {
     let busy =
         r.key("busy_poll_ms", "Look for packets so long before sleeping; 0 = sleep at once.");
     let busy_poll = busy.default(0).read(kind::millis(0..=100));
+    let (xdp, xdp_interfaces) = read_xdp(r);
     let unset = IpAddr::from([0, 0, 0, 0]);
     let listen = listen.unwrap_or(unset);
-    Media { listen, advertise, ports, workers, pin, timeout, fifo_priority, busy_poll }
+    Media {
+        xdp,
+        xdp_interfaces,
+        listen,
+        advertise,
+        ports,
+        workers,
+        pin,
+        timeout,
+        fifo_priority,
+        busy_poll,
+    }
+}
+
+fn read_xdp(r: &mut Reader) -> (Option<edge_xdp::Mode>, Vec<String>) {
+    let mode = r.key(
+        "xdp",
+        "Relay in the kernel what needs no processing: in the driver (native), in the kernel's \
+         stack (generic), or whichever the interface can (auto). Needs CAP_BPF and CAP_NET_ADMIN.",
+    );
+    let mode = mode.default("off").read(kind::one_of(&crate::fast_path::MODES));
+    let interfaces = r.key("xdp_interfaces", "Interfaces by which RTP comes.");
+    let interfaces: Vec<String> = interfaces.default(Vec::<String>::new()).read(kind::list(
+        kind::parsed("a name of an interface, for example \"eth0\"", |text| {
+            let odd = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+            ((1..=15).contains(&text.len()) && !text.contains(odd)).then(|| text.to_owned())
+        }),
+        64,
+    ));
+    if mode.is_some() && interfaces.is_empty() && !r.is_describing() {
+        r.refuse("xdp_interfaces", "nothing", "allowed with `xdp` is at least one interface");
+    }
+    (mode, interfaces)
 }
 
 fn parse_ports(text: &str) -> Option<(u16, u16)> {

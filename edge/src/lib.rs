@@ -12,6 +12,7 @@
 
 pub mod assemble;
 pub mod config;
+pub mod fast_path;
 pub mod link_client;
 pub mod media_counters;
 pub mod media_handle;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use edge_media::stats::LATENESS_BUCKETS;
 use edge_media::{DropCause, WorkerStats};
+use edge_xdp::Refused;
 use link_daemon::metrics::Metrics;
 use link_daemon::metrics::prometheus_client::collector::Collector;
 use link_daemon::metrics::prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -20,10 +21,24 @@ pub(crate) struct OwnStats {
     pub(crate) connects_failed: u64,
     pub(crate) events_delayed: u64,
     pub(crate) recorder_full: u64,
+    pub(crate) offload_full: u64,
+    pub(crate) offload_no_hop: u64,
+    pub(crate) offload_other: u64,
+}
+
+impl OwnStats {
+    /// Why the kernel fast path did not take a stream.
+    pub(crate) const fn count_refused(&mut self, refused: Refused) {
+        match refused {
+            Refused::Full => self.offload_full += 1,
+            Refused::NoHop => self.offload_no_hop += 1,
+            Refused::Unsuited | Refused::Taken | Refused::Kernel => self.offload_other += 1,
+        }
+    }
 }
 
 /// Names of all counters but the lateness, in the order of their values.
-const NAMES: [&str; 43] = [
+const NAMES: [&str; 50] = [
     "packets_from_endpoints",
     "packets_to_endpoints",
     "packets_from_trunk",
@@ -67,6 +82,13 @@ const NAMES: [&str; 43] = [
     "connects_failed",
     "events_delayed",
     "recorder_blocks_dropped",
+    "offload_packets",
+    "offload_streams",
+    "offload_withdrawn",
+    "offload_refused",
+    "offload_refused_full",
+    "offload_refused_no_hop",
+    "offload_refused_other",
 ];
 
 /// Counters of a media thread, copied once a second.
@@ -146,7 +168,16 @@ impl MediaCounters {
             own.events_delayed,
             own.recorder_full,
         ];
-        let all = values.into_iter().chain(dropped).chain(ring);
+        let offload = [
+            worker.packets_offloaded,
+            worker.offloads,
+            worker.withdrawals,
+            worker.offloads_refused,
+            own.offload_full,
+            own.offload_no_hop,
+            own.offload_other,
+        ];
+        let all = values.into_iter().chain(dropped).chain(ring).chain(offload);
         for (place, value) in self.values.iter().zip(all) {
             place.store(value, Ordering::Relaxed);
         }
@@ -207,7 +238,7 @@ mod tests {
         worker.dropped[DropCause::ForeignSource as usize] = 3;
         worker.dropped[DropCause::TooLong as usize] = 4;
         let io = edge_uring::Stats { datagrams: 9, socket_drops: 2, ..Default::default() };
-        let own = OwnStats { recorder_full: 11, ..OwnStats::default() };
+        let own = OwnStats { recorder_full: 11, offload_other: 6, ..OwnStats::default() };
         let counters = Arc::new(MediaCounters::default());
         counters.store(&worker, &io, &own);
         let expected = [
@@ -218,6 +249,7 @@ mod tests {
             ("ring_datagrams", 9),
             ("ring_socket_drops", 2),
             ("recorder_blocks_dropped", 11),
+            ("offload_refused_other", 6),
         ];
         for (name, value) in expected {
             assert_eq!(counters.get(name), value, "{name}");

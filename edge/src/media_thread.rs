@@ -11,15 +11,18 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use edge_media::command::PortKey;
 use edge_media::event::WorkerEvent;
+use edge_media::offload::{Offload, OffloadId, Progress};
 use edge_media::recording::RecorderMessage;
 use edge_media::{Component, Returned, Tx, Worker, WorkerConfig, WorkerLimits};
 use edge_uring::{
     Datagram, Driver, Io, Limits, MediaThread, SocketId, SpawnError, ThreadConfig, WaitConfig,
 };
+use edge_xdp::StreamTable;
 use link_daemon::clock;
 use link_daemon::metrics::Metrics;
 use link_proto::ChannelId;
 
+use crate::fast_path::Lane;
 use crate::media_counters::{MediaCounters, OwnStats};
 use crate::media_handle::{MediaQueues, ToMedia};
 use crate::trunk::TrunkWake;
@@ -62,6 +65,8 @@ pub struct MediaThreadConfig {
     pub core: Option<usize>,
     /// SCHED_FIFO priority.
     pub fifo_priority: Option<u8>,
+    /// Share of the kernel fast path.
+    pub fast_path: Option<StreamTable>,
 }
 
 /// Starts a media thread and registers its counters; it runs when this returns.
@@ -123,6 +128,7 @@ struct Outside {
     epoch: Epoch,
     recorder: Arc<ArrayQueue<RecorderMessage>>,
     stats: OwnStats,
+    fast_path: Option<Lane>,
 }
 
 impl Outside {
@@ -193,6 +199,34 @@ impl Tx for RingTx<'_> {
         }
     }
 
+    fn offloads(&self) -> bool {
+        self.outside.fast_path.is_some()
+    }
+
+    fn offload(&mut self, stream: &Offload) -> Option<OffloadId> {
+        self.outside.fast_path.as_ref()?;
+        let from = self.outside.socket(stream.from, Component::Rtp)?.id;
+        let to = self.outside.socket(stream.to, Component::Rtp)?.id;
+        let local = self.io.local_addr(from).ok()?;
+        let out_local = self.io.local_addr(to).ok()?;
+        let lane = self.outside.fast_path.as_mut()?;
+        match lane.offload(stream, local, out_local) {
+            Ok(id) => Some(id),
+            Err(refused) => {
+                self.outside.stats.count_refused(refused);
+                None
+            }
+        }
+    }
+
+    fn offloaded(&mut self, id: OffloadId) -> Option<Progress> {
+        self.outside.fast_path.as_ref()?.progress(id)
+    }
+
+    fn withdraw(&mut self, id: OffloadId) -> Option<Progress> {
+        self.outside.fast_path.as_mut()?.withdraw(id)
+    }
+
     fn record(&mut self, message: RecorderMessage) {
         if self.outside.recorder.push(message).is_err() {
             self.outside.stats.recorder_full += 1;
@@ -245,6 +279,7 @@ impl Media {
                 epoch: config.epoch,
                 recorder: config.recorder,
                 stats: OwnStats::default(),
+                fast_path: config.fast_path.map(Lane::new),
             },
             trunk_in: config.trunk_in,
             trunk_packet: Box::new([0; PACKET_BYTES_MAX]),

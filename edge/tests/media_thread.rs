@@ -90,6 +90,7 @@ impl Rig {
             wait: WaitConfig::default(),
             core: None,
             fifo_priority: None,
+            fast_path: None,
         };
         let metrics = Metrics::new("edge");
         let thread = media_thread::spawn(config, &metrics).expect("an io_uring");

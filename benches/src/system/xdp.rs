@@ -29,6 +29,8 @@ struct Load {
     name: &'static str,
     rate: f64,
     burst: usize,
+    /// The same rate also in bursts of so many, to be shown.
+    also: Option<usize>,
     /// Rates and calls of the peer; the cheapest packet without loss counts.
     peer: &'static [(f64, usize)],
     goal: f64,
@@ -44,7 +46,7 @@ struct LineSample {
     complaints: Vec<String>,
 }
 
-/// 2,000 streams, 100,000 packets a second one by one.
+/// 2,000 streams, 100,000 packets a second, in bursts of 32 as the peer gets them, and one by one.
 ///
 /// # Errors
 /// If the kernel does not permit it, or rtpengine does not come up.
@@ -52,7 +54,8 @@ pub fn xdp_100k(context: &Context) -> anyhow::Result<Outcome> {
     let load = Load {
         name: "xdp_100k",
         rate: 100_000.0,
-        burst: 1,
+        burst: 32,
+        also: Some(1),
         peer: &[(100_000.0, 1_000)],
         goal: 3.5,
     };
@@ -68,6 +71,7 @@ pub fn xdp_1m(context: &Context) -> anyhow::Result<Outcome> {
         name: "xdp_1m",
         rate: 1_000_000.0,
         burst: 32,
+        also: None,
         peer: &[(130_000.0, 2_000), (170_000.0, 2_000), (200_000.0, 2_000)],
         goal: 6.0,
     };
@@ -83,26 +87,35 @@ fn run(context: &Context, load: &Load) -> anyhow::Result<Outcome> {
         None => None,
     };
     let (mut own, mut peers, mut program_ns) = (Vec::new(), Vec::new(), Vec::new());
+    let mut also = Vec::new();
     for round in 0..context.rounds() {
         if let Some(peer) = &mut peer {
             let sample = peer.best(context, &place, load)?;
             context.note(&super::relay::line(round, &sample));
             peers.push(sample);
         }
-        let sample = one(context, place.cores, &mut line, load)?;
-        context.note(&format!(
-            "round {} {:12} {:7.0}/s  {:5.2} µs/packet  arrived {:.3} % {}",
-            round + 1,
-            "xdp",
-            sample.offered_rate,
-            sample.cpu_us,
-            sample.arrived_share * 100.0,
-            sample.complaints.join(", ")
-        ));
+        if let Some(burst) = load.also {
+            let sample = one(context, place.cores, &mut line, load, burst)?;
+            context.note(&words(round, burst, &sample));
+            also.push(sample);
+        }
+        let sample = one(context, place.cores, &mut line, load, load.burst)?;
+        context.note(&words(round, load.burst, &sample));
         own.push(sample);
         program_ns.push(line.program_ns(REPEATS)?);
     }
-    Ok(judge(load, &own, &peers, median(&program_ns)))
+    Ok(judge(load, &own, &also, &peers, median(&program_ns)))
+}
+
+fn words(round: usize, burst: usize, sample: &LineSample) -> String {
+    format!(
+        "round {} xdp, bursts of {burst:2} {:7.0}/s  {:5.2} µs/packet  arrived {:.3} % {}",
+        round + 1,
+        sample.offered_rate,
+        sample.cpu_us,
+        sample.arrived_share * 100.0,
+        sample.complaints.join(", ")
+    )
 }
 
 /// A disturbed sample is taken again, at most three times.
@@ -111,11 +124,12 @@ fn one(
     cores: Cores,
     line: &mut XdpLine,
     load: &Load,
+    burst: usize,
 ) -> anyhow::Result<LineSample> {
     let mut tries = context.tries(TRIES);
     loop {
         let quiet = wait_quiet(cores, context.patience())?;
-        let mut sample = sample(cores, line, load, context.window())?;
+        let mut sample = sample(cores, line, load.rate, burst, context.window())?;
         if !quiet {
             sample.complaints.push("the machine was not quiet before".to_owned());
         }
@@ -129,14 +143,15 @@ fn one(
 fn sample(
     cores: Cores,
     line: &mut XdpLine,
-    load: &Load,
+    rate: f64,
+    burst: usize,
     window: Duration,
 ) -> anyhow::Result<LineSample> {
-    line.send(load.rate, WARM_UP, load.burst)?;
+    line.send(rate, WARM_UP, burst)?;
     crate::machine::pause(DRAIN);
     let before = line.seen()?;
     let watch = Watch::start(cores)?;
-    let offered = line.send(load.rate, window, load.burst)?;
+    let offered = line.send(rate, window, burst)?;
     let watched = watch.finish()?;
     crate::machine::pause(DRAIN);
     let after = line.seen()?;
@@ -145,7 +160,7 @@ fn sample(
     let cpu_s = (after.cpu - before.cpu).as_secs_f64();
     let offered_rate = offered as f64 / watched.wall_s;
     let mut complaints = watched.steal();
-    if offered_rate < load.rate * RATE_SHARE_MIN {
+    if offered_rate < rate * RATE_SHARE_MIN {
         complaints.push(format!("the generator reached {offered_rate:.0}/s only"));
     }
     if (arrived as f64) < offered as f64 * ARRIVED_SHARE_MIN {
@@ -201,7 +216,13 @@ impl Peer {
     }
 }
 
-fn judge(load: &Load, own: &[LineSample], peers: &[Sample], program_ns: Option<f64>) -> Outcome {
+fn judge(
+    load: &Load,
+    own: &[LineSample],
+    also: &[LineSample],
+    peers: &[Sample],
+    program_ns: Option<f64>,
+) -> Outcome {
     let clean: Vec<usize> = (0..own.len())
         .filter(|n| own[*n].complaints.is_empty() && peers.get(*n).is_none_or(Sample::is_clean))
         .collect();
@@ -221,19 +242,29 @@ fn judge(load: &Load, own: &[LineSample], peers: &[Sample], program_ns: Option<f
     };
     let mut outcome = Outcome::new(load.name);
     outcome.headings(&["system", "packets/s", "CPU µs/packet", "× peer", "arrived %"]);
-    let bursts = match load.burst {
-        1 => "one by one".to_owned(),
-        burst => format!("bursts of {burst}"),
+    let name = |burst| match burst {
+        1 => "XDP, native, between two virtual links, one by one".to_owned(),
+        burst => format!("XDP, native, between two virtual links, bursts of {burst}"),
     };
     outcome.row([
-        format!("XDP, native, between two virtual links, {bursts}"),
+        name(load.burst),
         show(rate, 0),
         show(cost, 2),
         show(ratio, 2),
         show(arrived.map(|share| share * 100.0), 3),
     ]);
+    if let Some(burst) = load.also {
+        let of_also = |value: fn(&LineSample) -> f64| of(&|n| also.get(n).map(value));
+        outcome.row([
+            name(burst),
+            show(of_also(|sample| sample.offered_rate), 0),
+            show(of_also(|sample| sample.cpu_us), 2),
+            show(of(&|n| Some(peers.get(n)?.cpu_us / also.get(n)?.cpu_us)), 2),
+            show(of_also(|sample| sample.arrived_share * 100.0), 3),
+        ]);
+    }
     outcome.row([
-        "rtpengine, user space, loopback".to_owned(),
+        "rtpengine, user space, loopback, bursts of 32".to_owned(),
         show(peer_rate, 0),
         show(peer_cost, 2),
         "1.00".to_owned(),
@@ -249,7 +280,7 @@ fn judge(load: &Load, own: &[LineSample], peers: &[Sample], program_ns: Option<f
         outcome.check("the program alone, ns a packet", program_ns, Goal::AtMost(PROGRAM_NS_MAX));
     }
     outcome.details = serde_json::json!({
-        "xdp": own, "rtpengine": peers, "program_ns": program_ns,
+        "xdp": own, "xdp_also": also, "rtpengine": peers, "program_ns": program_ns,
     });
     outcome.entry = Some(Entry {
         name: load.name.to_owned(),

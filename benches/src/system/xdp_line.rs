@@ -19,8 +19,6 @@ const FRAME_BYTES: usize = HEADERS_BYTES + PACKET_BYTES;
 /// Port of the first stream, everywhere.
 const PORT_FIRST: usize = 10_000;
 const BURST_MAX: usize = 32;
-/// Priority of the far ends over the generator.
-const FAR_PRIORITY: u32 = 50;
 
 /// Streams in both directions through the program, each with 50 packets a second of its own.
 pub struct XdpLine {
@@ -107,7 +105,8 @@ impl XdpLine {
     /// If the kernel or this process's privileges do not permit it.
     pub fn new(cores: Cores, calls: usize) -> anyhow::Result<Self> {
         let line = Line::new().context("network namespaces")?;
-        let streams_max = u32::try_from(calls * 2)?;
+        // One for the program by itself.
+        let streams_max = u32::try_from(calls * 2 + 1)?;
         let limits = Limits { streams_max, hops_max: 8, tables: 1 };
         let mut path = line.middle.enter(|| FastPath::load(limits))?;
         let mut table = path.take_table().context("no table")?;
@@ -119,10 +118,8 @@ impl XdpLine {
         line.meet()?;
         let mut threads = Vec::new();
         for name in ["e0", "e1"] {
-            threads.extend(own_thread(&line.middle, name, cores.system, None)?);
+            threads.extend(own_thread(&line.middle, name, cores.system)?);
         }
-        own_thread(&line.left, "l0", cores.load, Some(FAR_PRIORITY))?;
-        own_thread(&line.right, "r0", cores.load, Some(FAR_PRIORITY))?;
         let clock_zero_ns = edge_xdp::clock_ns() - 1_000_000_000;
         let mut frames = [Vec::new(), Vec::new()];
         for call in 0..calls {
@@ -232,20 +229,14 @@ fn offload(table: &mut StreamTable, stream: &Stream) -> anyhow::Result<edge_xdp:
 }
 
 /// Gives an interface's work to kernel threads of its own, pinned to a core. Their ids.
-fn own_thread(
-    ns: &Netns,
-    interface: &str,
-    core: usize,
-    priority: Option<u32>,
-) -> anyhow::Result<Vec<u32>> {
+fn own_thread(ns: &Netns, interface: &str, core: usize) -> anyhow::Result<Vec<u32>> {
     let before = kernel_threads(interface)?;
     ns.sh(&format!("echo 1 > /sys/class/net/{interface}/threaded"))?;
     let mut threads = kernel_threads(interface)?;
     threads.retain(|thread| !before.contains(thread));
     anyhow::ensure!(!threads.is_empty(), "{interface} has no thread of its own");
     for thread in &threads {
-        let priority = priority.map_or_else(String::new, |p| format!("; chrt -f -p {p} {thread}"));
-        ns.sh(&format!("taskset -pc {core} {thread} > /dev/null{priority}"))?;
+        ns.sh(&format!("taskset -pc {core} {thread} > /dev/null"))?;
     }
     Ok(threads)
 }

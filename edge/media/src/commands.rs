@@ -25,6 +25,7 @@ impl Worker {
     /// Carries out one command.
     pub fn handle_command<T: Tx>(&mut self, now: Instant, command: WorkerCommand, tx: &mut T) {
         let at = self.at(now);
+        self.take_back_for(&command, at, tx);
         match command {
             WorkerCommand::AddLeg { port, session, config } => {
                 self.add_leg(port, session, config, at, tx);

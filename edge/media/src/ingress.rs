@@ -75,6 +75,10 @@ impl Worker {
         {
             return self.drop_packet(slot, DropCause::ForeignSource);
         }
+        if self.ports.get(slot).is_some_and(|port| port.offload.is_running()) {
+            // It came up because it is not for the kernel, or from before.
+            self.take_back_source(slot, at, tx);
+        }
         self.stats.packets_from_endpoints += 1;
         if let Some(port) = self.ports.get_mut(slot) {
             port.counters.packets_from_endpoints += 1;

@@ -24,6 +24,7 @@ mod ingress;
 mod latch;
 pub mod limits;
 mod list;
+pub mod offload;
 mod op;
 mod path;
 mod port;

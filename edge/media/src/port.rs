@@ -18,6 +18,7 @@ use crate::event::RegionCounters;
 use crate::latch::Latch;
 use crate::limits::{DIGITS_WAITING_MAX, LISTENERS_MAX, PTIME_MS_MAX, SINKS_MAX, TAPS_MAX};
 use crate::list::List;
+use crate::offload::OffloadState;
 use crate::worker::Random;
 
 /// RTP clock of all present codecs, and of telephone-event beside them.
@@ -80,6 +81,12 @@ impl Inbound {
         for (place, mapping) in self.codecs.iter_mut().zip(receive) {
             *place = Some((mapping.payload_type, mapping.codec));
         }
+    }
+
+    /// The payload type by which a codec arrives.
+    pub(crate) fn payload_type_of(&self, codec: AudioCodec) -> Option<u8> {
+        let mut codecs = self.codecs.iter().flatten();
+        codecs.find(|(_, known)| *known == codec).map(|(number, _)| *number)
     }
 
     pub(crate) fn content(&self, payload_type: PayloadType) -> Option<Content> {
@@ -245,6 +252,8 @@ pub(crate) struct Port {
     pub(crate) listeners: List<LISTENERS_MAX>,
     pub(crate) dropped: u64,
     pub(crate) counters: RegionCounters,
+    /// What arrives here, in the kernel or not.
+    pub(crate) offload: OffloadState,
 }
 
 impl Port {
@@ -302,6 +311,7 @@ impl Port {
             listeners: List::new(),
             dropped: 0,
             counters: RegionCounters::default(),
+            offload: OffloadState::default(),
         }
     }
 

@@ -118,6 +118,14 @@ pub struct WorkerStats {
     pub packets_relayed: u64,
     /// Of the relayed: converted between µ-law and A-law.
     pub packets_transcoded: u64,
+    /// Of the relayed: by the kernel.
+    pub packets_offloaded: u64,
+    /// Streams handed to the kernel.
+    pub offloads: u64,
+    /// Streams that it did not take (no room, no next hop yet); they are offered again.
+    pub offloads_refused: u64,
+    /// Streams taken back.
+    pub withdrawals: u64,
     /// Frames of silence sent for want of a source.
     pub packets_fill: u64,
     /// RTCP packets accepted.

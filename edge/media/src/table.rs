@@ -90,6 +90,11 @@ impl PortTable {
         self.slots.iter().flatten()
     }
 
+    /// Slots in use are below this.
+    pub(crate) fn places(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

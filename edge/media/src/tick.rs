@@ -19,6 +19,7 @@ const DIGIT_VOLUME: u8 = 10;
 impl Worker {
     /// Everything of one port whose time has come.
     pub(crate) fn tick_port<T: Tx>(&mut self, slot: u32, at: At, tx: &mut T) {
+        self.catch_up(slot, at, tx);
         self.check_timeout(slot, at);
         self.report_if_due(slot, at, tx);
         let Some(port) = self.ports.get(slot) else { return };
@@ -30,6 +31,7 @@ impl Worker {
             }
         }
         self.make_frames(slot, at, tx);
+        self.offer(slot, at, tx);
     }
 
     fn tick_program<T: Tx>(&mut self, place: u32, at: At, tx: &mut T) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use link_proto::ChannelId;
 
 use crate::command::PortKey;
+use crate::offload::{Offload, OffloadId, Progress};
 use crate::recording::RecorderMessage;
 
 /// Which socket of a leg.
@@ -36,6 +37,26 @@ pub trait Tx {
 
     /// Ties a socket to its peer, or (`None`) opens it to any source.
     fn set_peer(&mut self, port: PortKey, component: Component, peer: Option<SocketAddr>);
+
+    /// Whether there is a kernel that could forward a stream.
+    fn offloads(&self) -> bool {
+        false
+    }
+
+    /// Lets the kernel forward a stream; from now on it is not forwarded here. `None` if it cannot.
+    fn offload(&mut self, _stream: &Offload) -> Option<OffloadId> {
+        None
+    }
+
+    /// How far the kernel has come with a stream.
+    fn offloaded(&mut self, _id: OffloadId) -> Option<Progress> {
+        None
+    }
+
+    /// Takes a stream back; what it did since is the last that it does.
+    fn withdraw(&mut self, _id: OffloadId) -> Option<Progress> {
+        None
+    }
 
     /// Hands audio to the recorder.
     fn record(&mut self, message: RecorderMessage);

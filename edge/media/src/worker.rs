@@ -20,7 +20,7 @@ use crate::tx::Tx;
 
 /// Time at which a worker starts on its own scale: not zero, so that early times can be told
 /// from none.
-const START_US: u64 = 1_000_000;
+pub(crate) const START_US: u64 = 1_000_000;
 
 /// How a worker is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +162,7 @@ impl Worker {
             let moved = self.due_us(slot);
             if moved.is_none_or(|due_us| due_us > at.us) {
                 self.deadlines.set(slot, moved);
+                self.offer(slot, at, tx);
                 continue;
             }
             self.stats.lateness.add(at.us - due_us);

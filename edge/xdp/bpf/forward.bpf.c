@@ -43,8 +43,15 @@ struct rtp {
 	__be32 ssrc;
 } __attribute__((packed));
 
-struct key {
+struct local {
 	__be32 address[4];
+	__be16 port;
+	__u16 version;
+};
+
+// Short, because it is hashed for every packet. The address itself is compared afterwards.
+struct key {
+	__be32 folded;
 	__be16 port;
 	__u16 version;
 };
@@ -52,7 +59,7 @@ struct key {
 // One direction of a call: what arrives at `local` from `peer` leaves from `out_local` to `out_peer`.
 struct stream {
 	__u64 lock;
-	struct key local;
+	struct local local;
 	__be32 peer[4];
 	__be16 peer_port;
 	__be16 out_local_port;
@@ -349,16 +356,17 @@ INLINE void rewrite_udp(struct udphdr *udp, struct rtp *rtp, struct stream *s, _
 // With the lock held. The cause why the packet goes up, or FORWARDED.
 INLINE __u32 forward_locked(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr *ip4,
 			    struct ipv6hdr *ip6, struct udphdr *udp, struct rtp *rtp,
-			    struct stream *s, struct key *key, int *action)
+			    struct stream *s, int *action)
 {
 	// The place may have got another stream since it was looked up.
-	if (key->port != s->local.port || key->version != s->local.version ||
+	if (udp->dest != s->local.port || (ip4 ? 4 : 6) != s->local.version ||
 	    udp->source != s->peer_port)
 		return UP_SOURCE;
 	for (int n = 0; n < (ip4 ? 1 : 4); n++) {
 		__be32 source = ip4 ? ip4->saddr : ip6->saddr.in6_u.u6_addr32[n];
+		__be32 destination = ip4 ? ip4->daddr : ip6->daddr.in6_u.u6_addr32[n];
 
-		if (key->address[n] != s->local.address[n] || source != s->peer[n])
+		if (destination != s->local.address[n] || source != s->peer[n])
 			return UP_SOURCE;
 	}
 	// No padding, extension or contributing sources.
@@ -420,9 +428,10 @@ INLINE int forward_udp(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr *ip4
 	int action = XDP_PASS;
 
 	if (ip4)
-		key.address[0] = ip4->daddr;
+		key.folded = ip4->daddr;
 	else
-		__builtin_memcpy(key.address, &ip6->daddr, sizeof(key.address));
+		key.folded = ip6->daddr.in6_u.u6_addr32[0] ^ ip6->daddr.in6_u.u6_addr32[1] ^
+			     ip6->daddr.in6_u.u6_addr32[2] ^ ip6->daddr.in6_u.u6_addr32[3];
 	place = bpf_map_lookup_elem(&places, &key);
 	if (!place)
 		return XDP_PASS;
@@ -432,7 +441,7 @@ INLINE int forward_udp(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr *ip4
 		return XDP_PASS;
 	if (!acquire(s, &cause))
 		return up(cause);
-	cause = forward_locked(ctx, eth, ip4, ip6, udp, rtp, s, &key, &action);
+	cause = forward_locked(ctx, eth, ip4, ip6, udp, rtp, s, &action);
 	release(s);
 	count(cause);
 	return action;

@@ -14,11 +14,20 @@ pub(crate) const LOCK_COUNT: u64 = 4;
 /// Frames may be handed to an interface other than the one they came by.
 pub(crate) const HOP_REDIRECT: u16 = 1;
 
-/// Key of a stream.
+/// Where a stream arrives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Local {
+    address: [u8; 16],
+    port: [u8; 2],
+    version: u16,
+}
+
+/// Key of a stream: short, because it is hashed for every packet.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
-    address: [u8; 16],
+    folded: [u8; 4],
     port: [u8; 2],
     version: u16,
 }
@@ -37,10 +46,27 @@ fn octets(ip: IpAddr) -> ([u8; 16], u16) {
     }
 }
 
-impl Key {
-    pub(crate) fn new(local: SocketAddr) -> Self {
+impl Local {
+    fn new(local: SocketAddr) -> Self {
         let (address, version) = octets(local.ip());
         Self { address, port: local.port().to_be_bytes(), version }
+    }
+}
+
+impl Key {
+    fn new(local: &Local) -> Self {
+        let mut folded = [0; 4];
+        for (n, byte) in local.address.iter().enumerate() {
+            folded[n % 4] ^= byte;
+        }
+        Self { folded, port: local.port, version: local.version }
+    }
+}
+
+impl Rules {
+    /// Two own addresses may share one: the second is refused, and relayed in user space.
+    pub(crate) fn key(&self) -> Key {
+        Key::new(&self.local)
     }
 }
 
@@ -48,7 +74,7 @@ impl Key {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
-    pub(crate) local: Key,
+    local: Local,
     peer: [u8; 16],
     peer_port: [u8; 2],
     out_local_port: [u8; 2],
@@ -148,7 +174,7 @@ pub(crate) struct Target {
     pub(crate) reserved: u32,
 }
 
-const _: () = assert!(size_of::<Key>() == 20);
+const _: () = assert!(size_of::<Local>() == 20 && size_of::<Key>() == 8);
 const _: () = assert!(std::mem::offset_of!(RawStream, rules) == 8);
 const _: () = assert!(std::mem::offset_of!(Rules, clock_zero_ns) == 112);
 const _: () = assert!(std::mem::offset_of!(RawStream, progress) == 128);
@@ -208,7 +234,7 @@ impl Stream {
         let (out_local, _) = octets(self.out_local.ip());
         let (out_peer, _) = octets(self.out_peer.ip());
         Some(Rules {
-            local: Key::new(self.local),
+            local: Local::new(self.local),
             peer,
             peer_port: self.peer.port().to_be_bytes(),
             out_local_port: self.out_local.port().to_be_bytes(),

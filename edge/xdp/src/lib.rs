@@ -32,7 +32,7 @@ pub mod testing;
 
 pub use attach::{AttachError, Attached, Mode};
 pub use layout::{Progress, Stream};
-pub use program::{Counters, FastPath, Limits, LoadError};
+pub use program::{Counters, Counts, FastPath, Limits, LoadError};
 pub use table::{Refused, StreamId, StreamTable};
 
 /// The clock of the kernel program, in ns.

@@ -96,10 +96,40 @@ pub struct Counters {
     pub up_no_hop: u64,
 }
 
+/// Reads the counters, from any thread.
+pub struct Counts(PerCpuArray<MapData, u64>);
+
+impl std::fmt::Debug for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.read().fmt(f)
+    }
+}
+
+impl Counts {
+    /// What the program did so far.
+    #[must_use]
+    pub fn read(&self) -> Counters {
+        let sum =
+            |place: u32| -> u64 { self.0.get(&place, 0).map_or(0, |values| values.iter().sum()) };
+        Counters {
+            forwarded: sum(0),
+            up_busy: sum(1),
+            up_withdrawn: sum(2),
+            up_source: sum(3),
+            up_shape: sum(4),
+            up_payload_type: sum(5),
+            up_ssrc: sum(6),
+            up_sequence: sum(7),
+            up_timestamp: sum(8),
+            up_no_hop: sum(9),
+        }
+    }
+}
+
 /// The kernel fast path of one process. The program leaves all interfaces when this is dropped.
 pub struct FastPath {
     ebpf: Ebpf,
-    counters: PerCpuArray<MapData, u64>,
+    counts: Arc<Counts>,
     tables: Vec<StreamTable>,
     hops: Hops,
     attached: Vec<(String, Attached)>,
@@ -142,7 +172,7 @@ impl FastPath {
             .load(OBJECT)?;
         let program: &mut Xdp = program(&mut ebpf, "forward")?;
         program.load()?;
-        let counters = PerCpuArray::try_from(map(&mut ebpf, "counters")?)?;
+        let counts = Arc::new(Counts(PerCpuArray::try_from(map(&mut ebpf, "counters")?)?));
         let streams =
             Shared::<RawStream>::map(&data(map(&mut ebpf, "streams")?)?.fd(), streams_max)?;
         let hop_memory = Shared::<RawHop>::map(&data(map(&mut ebpf, "hops")?)?.fd(), hops_max)?;
@@ -162,7 +192,7 @@ impl FastPath {
             };
             made.push(StreamTable::new(places, streams.clone(), hop_memory.clone(), wishes, share));
         }
-        Ok(Self { ebpf, counters, tables: made, hops, attached: Vec::new() })
+        Ok(Self { ebpf, counts, tables: made, hops, attached: Vec::new() })
     }
 
     /// One of the tables, for one thread. `None` when all are taken.
@@ -194,21 +224,13 @@ impl FastPath {
     /// What the program did so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let sum = |place: u32| -> u64 {
-            self.counters.get(&place, 0).map_or(0, |values| values.iter().sum())
-        };
-        Counters {
-            forwarded: sum(0),
-            up_busy: sum(1),
-            up_withdrawn: sum(2),
-            up_source: sum(3),
-            up_shape: sum(4),
-            up_payload_type: sum(5),
-            up_ssrc: sum(6),
-            up_sequence: sum(7),
-            up_timestamp: sum(8),
-            up_no_hop: sum(9),
-        }
+        self.counts.read()
+    }
+
+    /// The counters by themselves.
+    #[must_use]
+    pub fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
     }
 
     /// The program by itself, for tests and benches.

@@ -20,6 +20,20 @@ const SPINS_MAX: u32 = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(u32);
 
+impl StreamId {
+    /// As a number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// From [`Self::number`].
+    #[must_use]
+    pub fn of(number: u64) -> Option<Self> {
+        u32::try_from(number).ok().map(Self)
+    }
+}
+
 /// Why a stream stays in user space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -111,7 +125,7 @@ impl StreamTable {
         let Some(&place) = self.free.last() else { return Err(Refused::Full) };
         let Some(raw) = self.streams.at(place) else { return Err(Refused::Full) };
         write(raw, rules, &stream.start);
-        let key = rules.local;
+        let key = rules.key();
         if let Err(error) = self.places.insert(key, place, BPF_NOEXIST) {
             turn_off(raw);
             return Err(match error {

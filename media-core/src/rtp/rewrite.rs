@@ -104,6 +104,35 @@ pub struct RewriteCounters {
     pub skipped_lead_packets: u64,
 }
 
+/// How packets of a relayed source are rewritten (rule 3), and how far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relaying {
+    /// The source.
+    pub ssrc_in: Ssrc,
+    /// The stream.
+    pub ssrc_out: Ssrc,
+    /// Outgoing sequence number minus incoming.
+    pub seq_offset: u16,
+    /// Outgoing timestamp minus incoming.
+    pub timestamp_offset: u32,
+    /// Highest extended incoming sequence number.
+    pub highest: u64,
+    /// The one that the source began with (rule 4).
+    pub anchor: u64,
+    /// Highest incoming timestamp.
+    pub highest_in: RtpTime,
+    /// Highest outgoing timestamp.
+    pub highest_out: RtpTime,
+    /// Media time minus outgoing timestamp, smoothed over 16 packets.
+    pub transit: u32,
+    /// Duration of a packet.
+    pub frame_units: u32,
+    /// Longest duration that is learnt.
+    pub frame_units_max: u32,
+    /// A timestamp further from media time breaks the source (rule 5).
+    pub break_units: u32,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Source {
     None,
@@ -184,6 +213,42 @@ impl StreamRewriter {
     #[must_use]
     pub const fn counters(&self) -> RewriteCounters {
         self.counters
+    }
+
+    /// How packets of a relayed source are rewritten now, for one who goes on elsewhere. `None` if
+    /// another source feeds the stream.
+    #[must_use]
+    pub fn relaying(&self, source: SourceId) -> Option<Relaying> {
+        let Source::Relayed { id, ssrc, seq, anchor, highest_in } = self.source else {
+            return None;
+        };
+        let highest = seq.highest().filter(|_| id == source)?;
+        Some(Relaying {
+            ssrc_in: ssrc,
+            ssrc_out: self.ssrc,
+            seq_offset: self.seq_offset,
+            timestamp_offset: self.timestamp_offset,
+            highest,
+            anchor,
+            highest_in,
+            highest_out: self.highest_timestamp,
+            transit: self.transit,
+            frame_units: self.frame_units,
+            frame_units_max: self.first_frame_units * FRAME_GROWTH_MAX,
+            break_units: TIME_BREAK_FRAMES * self.first_frame_units,
+        })
+    }
+
+    /// Takes over where the relayed source has come to elsewhere.
+    pub fn resume(&mut self, now: &Relaying) {
+        if let Source::Relayed { seq, highest_in, .. } = &mut self.source {
+            *seq = SeqExtender::at(now.highest);
+            *highest_in = now.highest_in;
+            self.highest_seq = (now.highest as u16).wrapping_add(self.seq_offset);
+            self.highest_timestamp = now.highest_out;
+            self.transit = now.transit;
+            self.frame_units = now.frame_units;
+        }
     }
 
     /// Outgoing timestamp that belongs to media time `now`, for sender reports.

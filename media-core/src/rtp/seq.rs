@@ -22,6 +22,12 @@ impl SeqExtender {
         Self { highest: None }
     }
 
+    /// One that has seen numbers up to `highest`.
+    #[must_use]
+    pub const fn at(highest: u64) -> Self {
+        Self { highest: Some(highest) }
+    }
+
     /// Extended number of `seq`; moves the highest forward if `seq` is ahead of it.
     pub fn extend(&mut self, seq: u16) -> u64 {
         let extended = self.peek(seq);

@@ -59,6 +59,44 @@ pub struct ReceiverTotals {
     pub gap_us_max: u64,
 }
 
+/// Where a source stands: what the next packet of it is judged by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reception {
+    /// Source.
+    pub ssrc: Ssrc,
+    /// Highest extended sequence number.
+    pub highest: u64,
+    /// Bit n: number `highest - n` came.
+    pub window: u64,
+    /// Jitter in 1/16 units.
+    pub jitter_q4: u32,
+    /// Highest jitter so far in units.
+    pub jitter_units_max: u32,
+    /// Relative transit time of the last packet that told one.
+    pub transit: Option<u32>,
+    /// Its timestamp.
+    pub timestamp: RtpTime,
+}
+
+/// Packets counted elsewhere, at least the first of which is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Packets, doubles and overtaken ones included.
+    pub packets: u64,
+    /// Their payload bytes.
+    pub payload_bytes: u64,
+    /// Numbers that came again.
+    pub duplicates: u64,
+    /// Overtaken packets.
+    pub reordered: u64,
+    /// When the first one came, in microseconds.
+    pub first_us: u64,
+    /// When the last one came, in microseconds.
+    pub last_us: u64,
+    /// Longest time between two of them, in microseconds.
+    pub gap_us_max: u64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Known {
     ssrc: Ssrc,
@@ -138,6 +176,53 @@ impl ReceiverStats {
             self.jitter_units_max = self.jitter_units_max.max(known.jitter_q4 >> 4);
         }
         arrival
+    }
+
+    /// Where the present source stands, for one who goes on counting elsewhere. `None` while the
+    /// source is on probation or may have jumped.
+    #[must_use]
+    pub fn reception(&self) -> Option<Reception> {
+        let known = self.source.as_ref()?;
+        if known.probation > 0 || known.bad_seq.is_some() {
+            return None;
+        }
+        Some(Reception {
+            ssrc: known.ssrc,
+            highest: known.seq.highest()?,
+            window: known.window,
+            jitter_q4: known.jitter_q4,
+            jitter_units_max: self.jitter_units_max,
+            transit: known.last_transit,
+            timestamp: known.last_timestamp,
+        })
+    }
+
+    /// Takes over what was counted elsewhere since [`Self::reception`] or the last call of this.
+    pub fn resume(&mut self, now: &Reception, counted: &Counted) {
+        let Some(known) = self.source.as_mut().filter(|known| known.ssrc == now.ssrc) else {
+            return;
+        };
+        if counted.packets == 0 {
+            return;
+        }
+        known.seq = SeqExtender::at(now.highest);
+        known.window = now.window;
+        known.jitter_q4 = now.jitter_q4;
+        known.last_transit = now.transit;
+        known.last_timestamp = now.timestamp;
+        known.received += counted.packets;
+        known.duplicates += counted.duplicates;
+        self.jitter_units_max = self.jitter_units_max.max(now.jitter_units_max);
+        let totals = &mut self.totals;
+        totals.packets += counted.packets;
+        totals.payload_bytes += counted.payload_bytes;
+        totals.duplicate_packets += counted.duplicates;
+        totals.reordered_packets += counted.reordered;
+        let before = self.last_arrival_us.replace(counted.last_us);
+        let first = before.map_or(0, |before| counted.first_us.saturating_sub(before));
+        let gap = first.max(counted.gap_us_max);
+        self.gap_us_max = self.gap_us_max.max(gap);
+        totals.gap_us_max = totals.gap_us_max.max(gap);
     }
 
     /// The SSRC in force.
@@ -352,6 +437,18 @@ impl SenderStats {
         self.packets += 1;
         self.payload_bytes += payload_bytes as u64;
         self.last = Some((timestamp, now_us));
+    }
+
+    /// Takes over packets that were sent elsewhere; `timestamp` is that of the last one.
+    pub fn resume(&mut self, timestamp: RtpTime, counted: &Counted) {
+        if counted.packets == 0 {
+            return;
+        }
+        let first = self.last.map_or(0, |(_, last_us)| counted.first_us.saturating_sub(last_us));
+        self.gap_us_max = self.gap_us_max.max(first).max(counted.gap_us_max);
+        self.packets += counted.packets;
+        self.payload_bytes += counted.payload_bytes;
+        self.last = Some((timestamp, counted.last_us));
     }
 
     /// Longest time between two packets since the last call of this, in microseconds.
