@@ -321,7 +321,8 @@ pub async fn start(
         streams_max: config.link.settings.streams_max,
     };
     let (reload, reloads) = reload::channel();
-    let mut outer = spawn_outer(sockets, server, services, &context, (log, reload.clone()), &shutdown);
+    let mut outer =
+        spawn_outer(sockets, server, services, &context, (log, reload.clone()), &shutdown);
     let source = context.directory.clone();
     outer.spawn(source.follow(directory_changed, shutdown.clone()));
     announce(&config, &addresses, &context.public_url);
