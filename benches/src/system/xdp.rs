@@ -46,7 +46,8 @@ struct LineSample {
     complaints: Vec<String>,
 }
 
-/// 2,000 streams, 100,000 packets a second, in bursts of 32 as the peer gets them, and one by one.
+/// 2,000 streams, 100,000 packets a second one by one, and to be shown in bursts of 32, as the peer
+/// gets them.
 ///
 /// # Errors
 /// If the kernel does not permit it, or rtpengine does not come up.
@@ -54,8 +55,8 @@ pub fn xdp_100k(context: &Context) -> anyhow::Result<Outcome> {
     let load = Load {
         name: "xdp_100k",
         rate: 100_000.0,
-        burst: 32,
-        also: Some(1),
+        burst: 1,
+        also: Some(32),
         peer: &[(100_000.0, 1_000)],
         goal: 3.5,
     };
