@@ -326,8 +326,9 @@ fn an_api_call_runs_its_document_is_redirected_and_ended() {
 #[test]
 fn api_errors_have_the_codes_of_the_ecosystem() {
     let url = ("Url", "http://app/start");
-    let (to, from) = (("To", "+15551230001"), ("From", "+15551230002"));
+    let (to, from) = (("To", "+15551230001"), ("From", NUMBER));
     for (form, status, code) in [
+        (vec![to, ("From", "+15551230002"), url], 400, 21210),
         (vec![from, url], 400, 21201),
         (vec![to, url], 400, 21213),
         (vec![("To", "not a number!"), from, url], 400, 21211),

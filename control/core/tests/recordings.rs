@@ -8,7 +8,7 @@ use control_core::api::ApiAction;
 use control_core::record::RecordingStatus;
 use link_proto::media::{RecordEnd, RecordTrack};
 use link_proto::{CallSid, NodeId, RecordingSid};
-use world::{World, owned, xml};
+use world::{NUMBER, World, owned, xml};
 
 const SID: RecordingSid = RecordingSid([9; 16]);
 
@@ -111,8 +111,8 @@ fn a_restart_of_control_changes_nothing_and_a_lost_edge_brings_its_recording_lat
 fn an_option_of_the_call_records_from_the_answer_on() {
     let mut w = World::new().page("start", xml("<Say>Hello</Say>"));
     let form = [
-        ("To", "+4912345"),
-        ("From", "+4900000"),
+        ("To", "sip:b@h"),
+        ("From", NUMBER),
         ("Url", "http://app/start"),
         ("Record", "true"),
         ("RecordingTrack", "outbound"),

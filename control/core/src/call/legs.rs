@@ -254,6 +254,8 @@ impl Session {
     pub(crate) fn node_lost(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
         self.links.remove(node);
         self.node_deadlines.remove(node);
+        // Before the legs end and take their programs along.
+        self.recordings_interrupted_at(turn, node);
         let on_it = |leg: &&Leg| leg.record.node == *node && !leg.ended();
         let legs: Vec<CallSid> =
             self.legs.values().filter(on_it).map(|leg| leg.record.sid).collect();

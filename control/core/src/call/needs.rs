@@ -408,7 +408,8 @@ impl Session {
         self.send_steps(turn);
     }
 
-    fn lost_programs(&self, lost: impl Fn(&Processor) -> bool) -> Vec<MediaCommand> {
+    /// Commands of the programs that are lost.
+    pub(crate) fn lost_programs(&self, lost: impl Fn(&Processor) -> bool) -> Vec<MediaCommand> {
         let processors = self.media.graph.processors.values();
         processors.filter(|p| lost(p)).map(|p| p.command.clone()).collect()
     }

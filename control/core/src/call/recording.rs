@@ -3,7 +3,7 @@
 use link_proto::call::CallCommand;
 use link_proto::media::{MediaCommand, RecordRules, RecordTrack, StartWhen};
 use link_proto::plan::Need;
-use link_proto::{CallSid, OpId, RecordingSid};
+use link_proto::{CallSid, NodeId, OpId, RecordingSid};
 use serde::{Deserialize, Serialize};
 
 use super::session::Session;
@@ -140,6 +140,22 @@ impl Session {
             pending.record.updated_unix_ms = turn.unix_ms;
             turn.store(StoreOp::PutRecording(Box::new(pending.record.clone())));
         }
+    }
+
+    /// A node is gone with the recordings that it was making.
+    pub(crate) fn recordings_interrupted_at(&mut self, turn: &mut Turn<'_>, node: &NodeId) {
+        let recorded = |command| match command {
+            MediaCommand::Record { rules, .. } => Some(rules.recording),
+            _ => None,
+        };
+        let lost = self.lost_programs(|processor| processor.node == *node);
+        let running: Vec<RecordingSid> = lost.into_iter().filter_map(recorded).collect();
+        for sid in running {
+            self.recording_interrupted(turn, sid);
+        }
+        let legs = &self.legs;
+        self.leg_recordings
+            .retain(|_, of| legs.get(&of.leg).is_none_or(|leg| leg.record.node != *node));
     }
 
     /// Its edge was lost: what it has on disk comes when it is back, if it comes in time.
