@@ -179,7 +179,7 @@ fn ops_01_patience_at_the_end_is_bounded() -> Result<()> {
     assert!(header(&refused, "Retry-After").is_some(), "{refused}");
     // Control gives it nothing new either.
     wait_for("control to know", LIMIT, || {
-        let form = [("To", BOB), ("From", "+15559001"), ("Url", "http://127.0.0.1:9/none")];
+        let form = [("To", BOB), ("From", NUMBER), ("Url", "http://127.0.0.1:9/none")];
         let (status, call) = world.api_post("/Calls.json", &form)?;
         ensure!(status == 503 || status == 201, "{status} {call}");
         Ok(status == 503)
