@@ -90,7 +90,11 @@ pub(super) fn read_media(r: &mut Reader, listen: &str) -> Media {
     };
     Media {
         listen: r
-            .key("listen", "Where the parts of this process are reachable (TCP); port 0 is any free one. Has no login: keep it private.")
+            .key(
+                "listen",
+                "Where the parts of this process are reachable (TCP); port 0 is any free one. Has no \
+                 login: keep it private.",
+            )
             .default(listen)
             .read(kind::listen_address()),
         cache: urls(
@@ -108,7 +112,8 @@ pub(super) fn read_media(r: &mut Reader, listen: &str) -> Media {
         speech: urls(
             r,
             "speech",
-            "Speech services in processes of their own or of other vendors, used in turn; without any, this process does it.",
+            "Speech services in processes of their own or of other vendors, used in turn; without \
+             any, this process does it.",
             "http://127.0.0.1:8090/speech",
         ),
         speech_name: r
