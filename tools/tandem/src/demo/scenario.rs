@@ -94,8 +94,11 @@ fn facts_with(
     let mut facts = CallFacts { name: name.to_owned(), ..CallFacts::default() };
     let Seen { alice, bob } = seen;
     facts.set_up_ms = alice.set_up_ms();
-    let dialled =
-        alice.when(|kind| matches!(kind, EventKind::DigitSent { .. })).unwrap_or(alice.began_ns);
+    // What the callee's INVITE answers: a key before it, or the caller's own INVITE.
+    let dialled = alice
+        .when(|kind| matches!(kind, EventKind::DigitSent { .. }))
+        .filter(|at_ns| *at_ns <= bob.began_ns)
+        .unwrap_or(alice.began_ns);
     facts.post_dial_delay_ms = Some(bob.began_ns.saturating_sub(dialled) as f64 / 1e6);
     facts.longest_gap_ms = alice.received.longest_gap().map(|gap| gap.0);
     facts.longest_gap_callee_ms = bob.received.longest_gap().map(|gap| gap.0);
