@@ -72,11 +72,15 @@ const IO: &[&str] = &[
 const EXCUSED: &[(&str, &str)] = &[("sim", "anyhow"), ("sim", "socket2")];
 
 pub fn run(root: &Path) -> Result<()> {
+    // Packages of other platforms are not needed for the build, so a new machine has not got them.
     let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", &host()?])
         .current_dir(root)
         .output()
         .context("cargo metadata")?;
+    if !output.status.success() {
+        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
     let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     let graph = normal_dependencies(&metadata)?;
     let mut wrong = Vec::new();
@@ -102,6 +106,14 @@ pub fn run(root: &Path) -> Result<()> {
         return Ok(());
     }
     bail!("layers: arrows that must not be:\n  {}", wrong.join("\n  "))
+}
+
+/// The platform that rustc builds for by itself.
+fn host() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("rustc -vV")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
 fn normal_dependencies(metadata: &Value) -> Result<BTreeMap<String, BTreeSet<String>>> {
