@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use e2e::raw::{Raw, header};
 use e2e::world::{LIMIT, ended, hears};
-use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World};
+use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World, assert_undisturbed};
 use tandem_load::Step;
 use tandem_rig::process::wait_for;
 use tandem_rig::{ControlPlan, NumberPlan, Page, http};
@@ -73,8 +73,7 @@ fn lat_02_new_calls_go_to_the_best_control_node_and_stay_with_it() -> Result<()>
     wait_links(&world, [true, true])?;
     let (alice_saw, bob_saw) = (ended(&alice)?, ended(&bob)?);
     for report in [&alice_saw, &bob_saw] {
-        let gap = report.received.longest_gap().map_or(f64::INFINITY, |gap| gap.0);
-        assert!(gap <= 60.0 && report.received.lost == 0, "{}: {gap} ms", report.phone);
+        assert_undisturbed(report);
     }
     let sid = world.sid_of(&alice)?;
     world.wait_status(&sid, "completed")?;

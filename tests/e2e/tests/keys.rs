@@ -4,8 +4,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::world::{LIMIT, ended, hears, text};
-use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World, audio, tools};
-use tandem_load::{DigitMethod, EventKind, PhoneReport, Source, Step};
+use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World, assert_no_gap, audio, tools};
+use tandem_load::{DigitMethod, EventKind, Source, Step};
 use tandem_rig::Page;
 
 fn press(digits: &str, method: DigitMethod) -> Step {
@@ -40,13 +40,8 @@ fn ended_by_key(world: &World, key: char, method: DigitMethod, events: bool) -> 
         .flat_map(|(_, labels)| labels)
         .collect();
     assert!(labels.iter().any(|label| label == "hairpin"), "{labels:?}");
-    check_gap(&alice_saw);
+    assert_no_gap(&alice_saw);
     Ok(())
-}
-
-fn check_gap(report: &PhoneReport) {
-    let gap = report.received.longest_gap().map_or(f64::INFINITY, |gap| gap.0);
-    assert!(gap <= 60.0, "{}: {gap} ms", report.phone);
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use e2e::raw::{Raw, header};
 use e2e::world::{EU, LIMIT, ended, hears, is_terminal, text};
-use e2e::{ALICE_HZ, BOB, BOB_HZ, CAROL, NUMBER, Setup, World, pause_ms};
+use e2e::{
+    ALICE_HZ, BOB, BOB_HZ, CAROL, GAP_MAX_MS, NUMBER, Setup, World, assert_no_gap, pause_ms,
+};
 use tandem_load::{Codec, EventKind, Phone, PhoneHandle, PhoneReport, Step, mouth_to_ear_ms};
 use tandem_rig::process::wait_for;
 use tandem_rig::{Page, RoutePlan};
 
 /// LAT-07, plus what a shared machine adds.
-const GAP_MAX_MS: f64 = 60.0;
 
 fn talk(ms: u64) -> Vec<Step> {
     vec![Step::Ring(200), Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(ms), Step::Hangup]
@@ -26,14 +27,9 @@ fn labels_of(world: &World, sid: &str, verb: &str) -> Result<BTreeSet<String>> {
     Ok(labels)
 }
 
-fn longest_gap_ms(report: &PhoneReport) -> f64 {
-    report.received.longest_gap().map_or(f64::INFINITY, |gap| gap.0)
-}
-
 fn check_gaps(reports: &[&PhoneReport]) {
     for report in reports {
-        let gap = report.received.longest_gap();
-        assert!(longest_gap_ms(report) <= GAP_MAX_MS, "{}: {gap:?}", report.phone);
+        assert_no_gap(report);
         assert_eq!(report.reinvites, 0, "{}", report.phone);
         assert_eq!(report.received.timestamp_backwards, 0, "{}", report.phone);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use e2e::link::{CONTROL, EDGE, LinkEnd, init, of_a_later_release, of_action, requiring};
 use e2e::world::{LIMIT, ended, hears, program};
-use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup};
+use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, assert_undisturbed};
 use link_proto::call::{Blame, CallCommand, CallEvent, EndReason, LegStats, Offered};
 use link_proto::media::AudioCodec;
 use link_proto::message::{
@@ -108,8 +108,7 @@ fn lat_09_control_ignores_the_unknown_and_refuses_what_it_lacks() -> Result<()> 
     // The refused call reached nobody; the others are as if nothing had been.
     assert_eq!(world.app.requests_for("/by-hand").len(), 1);
     for report in [ended(&alice)?, ended(&bob)?] {
-        let gap = report.received.longest_gap().map_or(f64::INFINITY, |gap| gap.0);
-        assert!(gap <= 60.0 && report.received.lost == 0, "{}: {gap} ms", report.phone);
+        assert_undisturbed(&report);
     }
     let unusable = "tandem_control_events_unusable_total";
     assert_eq!(tandem_rig::http::metric(world.control.admin, unusable)?, 2.0);

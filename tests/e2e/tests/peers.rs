@@ -53,13 +53,13 @@ fn tel_05_sipp_presses_captured_keys_into_a_gather() -> Result<()> {
     let verbs =
         "<Gather numDigits='3' timeout='8' action='/keys'><Play loop='0'>/700.wav</Play></Gather>";
     let world = Setup::with(verbs)?.page("/keys", Page::verbs("<Play>/900.wav</Play>")).begin()?;
-    let (sip, media) = (ports::udp()?, ports::udp()?);
+    let (sip, media) = (ports::udp()?, ports::rtp_range(2).0);
     let mut command = Command::new("sipp");
     command.current_dir(world.rig.folder());
     command.arg(world.eu.sip.to_string()).args(["-s", NUMBER, "-m", "1", "-nostdin"]);
     command.arg("-sf").arg(tools::conformance("sipp/uac_digits.xml"));
     command.args(["-i", "127.0.0.1", "-p", &sip.port().to_string()]);
-    command.args(["-mi", "127.0.0.1", "-mp", &(media.port() & !1).to_string()]);
+    command.args(["-mi", "127.0.0.1", "-mp", &media.to_string()]);
     command.args(["-timeout", "14s", "-timeout_error"]);
     ends_well(spawn(&world, "sipp", command)?, "sipp")?;
     let keys = world.app.requests_for("/keys");
@@ -72,12 +72,12 @@ fn tel_05_sipp_presses_captured_keys_into_a_gather() -> Result<()> {
 fn lat_04_sipp_answers_and_echoes_a_dialled_call() -> Result<()> {
     needs("sipp")?;
     let world = Setup::new()?.begin()?;
-    let (sip, media) = (ports::udp()?, ports::udp()?);
+    let (sip, media) = (ports::udp()?, ports::rtp_range(2).0);
     let mut command = Command::new("sipp");
     command.current_dir(world.rig.folder());
     command.args(["-sn", "uas", "-rtp_echo", "-m", "1", "-nostdin"]);
     command.args(["-i", "127.0.0.1", "-p", &sip.port().to_string()]);
-    command.args(["-mi", "127.0.0.1", "-mp", &(media.port() & !1).to_string()]);
+    command.args(["-mi", "127.0.0.1", "-mp", &media.to_string()]);
     command.args(["-timeout", "14s", "-timeout_error"]);
     let sipp = spawn(&world, "sipp", command)?;
     pause_ms(500);

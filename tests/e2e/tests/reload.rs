@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use e2e::raw::{Raw, header};
 use e2e::world::{LIMIT, ended, hears};
-use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World};
-use tandem_load::{PhoneHandle, PhoneReport, Step};
+use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World, assert_undisturbed};
+use tandem_load::{PhoneHandle, Step};
 use tandem_rig::process::wait_for;
 use tandem_rig::{Page, http};
 
@@ -35,12 +35,6 @@ fn conversation(world: &World, ms: u64) -> Result<[PhoneHandle; 2]> {
     let alice = world.call(hears(&[BOB_HZ, 900.0]))?;
     bob.wait(LIMIT, |report| report.heard_tone(ALICE_HZ))?;
     Ok([alice, bob])
-}
-
-fn undisturbed(report: &PhoneReport) {
-    let gap = report.received.longest_gap().map_or(f64::INFINITY, |gap| gap.0);
-    assert!(gap <= 60.0 && report.received.lost == 0, "{}: {gap} ms", report.phone);
-    assert_eq!((report.received.ssrc_changes, report.reinvites), (0, 0), "{}", report.phone);
 }
 
 #[test]
@@ -93,8 +87,8 @@ fn ops_01_an_edge_takes_a_new_configuration_while_calls_are_up() -> Result<()> {
     // not play any more.
     let [alice, bob] = phones;
     let (alice_saw, bob_saw) = (ended(&alice)?, ended(&bob)?);
-    undisturbed(&alice_saw);
-    undisturbed(&bob_saw);
+    assert_undisturbed(&alice_saw);
+    assert_undisturbed(&bob_saw);
     let plays = |alice: &PhoneHandle| -> Result<Vec<String>> {
         let modes = world.modes(&world.sid_of(alice)?)?;
         Ok(modes.into_iter().filter(|(verb, _)| verb == "Play").flat_map(|(_, l)| l).collect())
@@ -158,8 +152,8 @@ fn ops_01_control_takes_a_new_configuration_while_calls_are_up() -> Result<()> {
     assert_eq!(status, 200, "{told}");
     assert_eq!(lost(&world)?, Some(503));
     let (alice_saw, bob_saw) = (ended(&alice)?, ended(&bob)?);
-    undisturbed(&alice_saw);
-    undisturbed(&bob_saw);
+    assert_undisturbed(&alice_saw);
+    assert_undisturbed(&bob_saw);
     world.finish()
 }
 

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use e2e::world::{LIMIT, ended, hears, text};
-use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World, pause_ms};
-use tandem_load::{Codec, Phone, PhoneReport, Step, mouth_to_ear_ms};
+use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World, assert_undisturbed, pause_ms};
+use tandem_load::{Codec, Phone, Step, mouth_to_ear_ms};
 use tandem_rig::process::wait_for;
 use tandem_rig::{Page, RoutePlan, ports};
 
@@ -22,12 +22,6 @@ fn one(limit: &str) -> Vec<(String, u32)> {
 fn labels_of(world: &World, sid: &str, verb: &str) -> Result<Vec<Vec<String>>> {
     let modes = world.modes(sid)?;
     Ok(modes.into_iter().filter(|(name, _)| name.contains(verb)).map(|(_, l)| l).collect())
-}
-
-fn is_undisturbed(report: &PhoneReport) {
-    let gap = report.received.longest_gap().map_or(f64::INFINITY, |gap| gap.0);
-    assert!(gap <= 60.0 && report.received.lost == 0, "{}: {gap} ms", report.phone);
-    assert_eq!((report.received.ssrc_changes, report.reinvites), (0, 0), "{}", report.phone);
 }
 
 /// Somebody hears music until told to hang up.
@@ -67,7 +61,7 @@ fn lat_06_a_prompt_comes_from_the_core_while_the_region_has_none_left() -> Resul
     // The listener hangs up while the two talk: the goodbye finds room at home.
     let (listener_saw, alice_saw) = (ended(&listener)?, ended(&alice)?);
     ended(&bob)?;
-    is_undisturbed(&listener_saw);
+    assert_undisturbed(&listener_saw);
     let sid = world.sid_of(&alice)?;
     let plays = labels_of(&world, &sid, "Play")?;
     assert_eq!(plays.first().context("first")?, &["backhaul".to_owned()]);
@@ -108,8 +102,8 @@ fn lat_06_the_second_translation_is_done_in_the_core() -> Result<()> {
     let carol = world.bank.add(carol.codecs(&[Codec::Pcma]).script(hears(&[BOB_HZ])))?;
     let (alice_saw, bob_saw) = (ended(&alice)?, ended(&bob)?);
     ended(&carol)?;
-    is_undisturbed(&alice_saw);
-    is_undisturbed(&bob_saw);
+    assert_undisturbed(&alice_saw);
+    assert_undisturbed(&bob_saw);
     let at_home_ms = mouth_to_ear_ms(&alice_saw, &bob_saw).context("heard")?;
     assert!(at_home_ms < 60.0, "{at_home_ms} ms");
     let labels = labels_of(&world, &world.sid_of(&alice)?, "Dial bridged")?;
@@ -143,7 +137,7 @@ fn lat_06_without_room_anywhere_a_call_ends_and_others_go_on() -> Result<()> {
     let of_call = alerts.iter().filter(|alert| text(alert, "call_sid") == sid);
     let told = of_call.map(|alert| text(alert, "message_text").to_owned()).collect::<Vec<_>>();
     assert!(told.iter().any(|message| message.contains("no node can play")), "{alerts:?}");
-    is_undisturbed(&ended(&listener)?);
+    assert_undisturbed(&ended(&listener)?);
     // Room again: the next call hears what it is to hear.
     wait_for("the edge to be idle", LIMIT, || Ok(world.eu.calls()?.is_empty()))?;
     world.call_through(hears(&[900.0]))?;
