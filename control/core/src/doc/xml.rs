@@ -4,7 +4,7 @@
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
-use super::DocError;
+use super::{DocError, charset};
 use crate::error_code::{BODY_TOO_LARGE, PARSE_FAILURE};
 
 const DEPTH_MAX: usize = 16;
@@ -94,16 +94,25 @@ impl Element {
 
 /// Reads a whole document and returns its root.
 ///
+/// `charset` is the parameter of the content type.
+///
 /// # Errors
 /// 11750 above `bytes_max`, 12100 for everything that is not well-formed or not accepted.
-pub fn read(bytes: &[u8], bytes_max: usize) -> Result<Element, DocError> {
+pub fn read(bytes: &[u8], charset: Option<&str>, bytes_max: usize) -> Result<Element, DocError> {
     if bytes.len() > bytes_max {
         return Err(DocError::new(BODY_TOO_LARGE, format!("more than {bytes_max} bytes")));
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| failure(error.valid_up_to(), "not UTF-8"))?
-        .trim_start_matches('\u{feff}')
-        .trim_start();
+    let text = charset::decode(bytes, charset).map_err(|why| DocError::new(PARSE_FAILURE, why))?;
+    let text = text.as_str();
+    if let Some(offset) = text.find(|c| !is_allowed(c)) {
+        return Err(failure(offset, "a character that XML does not allow"));
+    }
+    if text.trim_start().starts_with("<?xml") && !text.starts_with("<?xml") {
+        return Err(failure(
+            0,
+            "something stands before the XML declaration, perhaps a blank line",
+        ));
+    }
     let mut reader = Reader::from_str(text);
     let mut builder = Builder::default();
     loop {
@@ -126,6 +135,11 @@ pub fn read(bytes: &[u8], bytes_max: usize) -> Result<Element, DocError> {
         step.map_err(|message| failure(offset, &message))?;
     }
     builder.finish().map_err(|message| failure(text.len(), &message))
+}
+
+/// XML 1.0 §2.2.
+fn is_allowed(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 fn failure(offset: usize, message: &str) -> DocError {
@@ -188,6 +202,9 @@ impl Builder {
 
     fn reference(&mut self, character: Option<char>, name: &str) -> Result<(), String> {
         if let Some(character) = character {
+            if !is_allowed(character) {
+                return Err(format!("character reference {name} is not allowed"));
+            }
             return self.text(character.encode_utf8(&mut [0; 4]));
         }
         match name {
@@ -218,9 +235,9 @@ mod tests {
 
     #[test]
     fn text_attributes_and_references_are_read() {
-        let xml = "\u{feff}\n<?xml version=\"1.0\"?><!-- c --><R a='1 &amp; 2'>x &lt;&#65;<b>y</b>\
+        let xml = "\u{feff}<?xml version=\"1.0\"?><!-- c --><R a='1 &amp; 2'>x &lt;&#65;<b>y</b>\
                    <![CDATA[<z>]]></R>";
-        let root = read(xml.as_bytes(), 1000).unwrap();
+        let root = read(xml.as_bytes(), None, 1000).unwrap();
         assert_eq!(root.attribute("a"), Some("1 & 2"));
         assert_eq!(root.text(), "x <Ay<z>");
     }
@@ -243,13 +260,17 @@ mod tests {
             ("<a>&#xFFFFFFFF;</a>", 12100),
             ("<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>", 12100),
             ("<a b=1/>", 12100),
+            ("\n<?xml version='1.0'?><a/>", 12100),
+            ("<a>&#1;</a>", 12100),
+            ("<a b='\u{1}'/>", 12100),
+            ("<?xml version='1.0' encoding='koi8-r'?><a/>", 12100),
             (deep.as_str(), 12100),
             (many.as_str(), 12100),
             (long.as_str(), 11750),
         ] {
             let shown: String = xml.chars().take(40).collect();
-            assert_eq!(read(xml.as_bytes(), 64 * 1024).unwrap_err().code, code, "{shown}");
+            assert_eq!(read(xml.as_bytes(), None, 64 * 1024).unwrap_err().code, code, "{shown}");
         }
-        assert_eq!(read(b"<a>\xff</a>", 100).unwrap_err().code, 12100);
+        assert_eq!(read(b"<a>\xff</a>", None, 100).unwrap_err().code, 12100);
     }
 }
