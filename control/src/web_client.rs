@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::config::Web;
 use crate::core_task::{Boxed, WebClient};
+use crate::web_cache::WebCache;
 
 /// Clients with different connect limits that are kept.
 const CLIENTS_MAX: usize = 16;
@@ -37,6 +38,7 @@ struct Inner {
     /// By connect limit and server name indication, which belong to a connection.
     clients: Mutex<VecDeque<((u64, bool), Client)>>,
     jars: Mutex<Jars>,
+    cache: Mutex<WebCache>,
     /// Authorities beside those of the system.
     authorities: Vec<Certificate>,
 }
@@ -54,8 +56,8 @@ impl HttpClient {
     /// # Errors
     /// If TLS cannot be set up, for example without any root certificate.
     pub fn new(authorities: Vec<Certificate>) -> Result<Self, reqwest::Error> {
-        let (clients, jars) = (Mutex::default(), Mutex::default());
-        let this = Self { inner: Arc::new(Inner { clients, jars, authorities }) };
+        let (clients, jars, cache) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let this = Self { inner: Arc::new(Inner { clients, jars, cache, authorities }) };
         this.inner.client(&Overrides::default())?;
         Ok(this)
     }
@@ -168,6 +170,9 @@ impl Inner {
         request: &FetchRequest,
         begun: Instant,
     ) -> Result<FetchResponse, Failure> {
+        if let Some(kept) = lock(&self.cache).fresh(begun, request) {
+            return Ok(FetchResponse { elapsed_ms: 0, ..kept });
+        }
         let http = &request.request;
         let url = Url::parse(&http.url)
             .map_err(|error| Failure::of(FetchFailureKind::InvalidUrl, error.to_string()))?;
@@ -178,6 +183,9 @@ impl Inner {
         };
         let mut builder = client.request(method, url.clone());
         for (name, value) in &http.headers {
+            builder = builder.header(name, value);
+        }
+        for (name, value) in lock(&self.cache).validators(request) {
             builder = builder.header(name, value);
         }
         if let Some(cookies) = self.cookies(request.session, &url) {
@@ -205,7 +213,8 @@ impl Inner {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(FetchResponse { status, headers, body, elapsed_ms: elapsed_ms(begun) })
+        let response = FetchResponse { status, headers, body, elapsed_ms: elapsed_ms(begun) };
+        Ok(lock(&self.cache).answered(clock::now(), request, response))
     }
 
     fn cookies(&self, session: CallSid, url: &Url) -> Option<String> {

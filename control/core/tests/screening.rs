@@ -57,10 +57,11 @@ fn tel_05_a_called_party_goes_through_its_document_first() {
         ("SipCallId", "out@h".to_owned()),
         ("SipHeader_X-Desk", "7".to_owned()),
         ("To", "sip:b@h:5070".to_owned()),
-        ("who", "+441110".to_owned()),
     ] {
         assert_eq!(p.get(name), Some(&value), "{name}");
     }
+    let url = &w.fetched.iter().find(|f| f.request.url.contains("screen")).unwrap().request.url;
+    assert_eq!(*url, "http://app/screen?who=%2B441110", "tel_06: a template");
     assert_eq!(w.status(caller), "ringing", "the caller is not answered yet");
     assert!(w.eu().links.is_empty(), "nobody is connected");
     assert_eq!(heard(&mut w, callee).len(), 1, "the callee hears the question");

@@ -23,8 +23,7 @@ impl<'a> Attributes<'a> {
     ) -> Attributes<'a> {
         for (name, _) in &element.attributes {
             let known_name = known.contains(&name.as_str());
-            // Name spaces are declared by attributes.
-            if !known_name && !name.starts_with("xmlns") && name != "schemaLocation" {
+            if !known_name {
                 let meant = known.iter().find(|known| known.eq_ignore_ascii_case(name));
                 let hint = meant.map(|it| format!("; it is written {it}")).unwrap_or_default();
                 let message = format!("{} has no attribute {name}{hint}", element.name);

@@ -168,6 +168,9 @@ impl Builder {
             if element.attributes.len() >= ATTRIBUTES_MAX {
                 return Err("too many attributes".to_owned());
             }
+            if is_of_xml(attribute.key.0) {
+                continue;
+            }
             let value = attribute
                 .normalized_value(XmlVersion::Implicit1_0)
                 .map_err(|error| error.to_string())?;
@@ -225,6 +228,11 @@ impl Builder {
     }
 }
 
+/// Declarations of name spaces and hints at a schema say nothing about a call.
+fn is_of_xml(name: &str) -> bool {
+    name == "xmlns" || name.starts_with("xmlns:") || name.starts_with("xsi:")
+}
+
 fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
@@ -240,6 +248,10 @@ mod tests {
         let root = read(xml.as_bytes(), None, 1000).unwrap();
         assert_eq!(root.attribute("a"), Some("1 & 2"));
         assert_eq!(root.text(), "x <Ay<z>");
+        let xml =
+            "<t:R xmlns:t='u' xmlns='v' xmlns:xsi='w' xsi:noNamespaceSchemaLocation='s' t:a='1'/>";
+        let root = read(xml.as_bytes(), None, 1000).unwrap();
+        assert_eq!((root.name.as_str(), root.attributes.len()), ("R", 1));
     }
 
     #[test]

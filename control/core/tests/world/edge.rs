@@ -40,6 +40,7 @@ pub struct Edge {
     /// Where they listen.
     pub collect_legs: BTreeMap<OpId, CallSid>,
     pub records: BTreeMap<OpId, (CallSid, RecordRules)>,
+    pub record_legs: BTreeMap<OpId, CallSid>,
     pub watches: BTreeMap<OpId, CallSid>,
     pub links: Vec<(Port, Port)>,
     /// Everything that was carried out, in order.
@@ -68,6 +69,7 @@ impl Edge {
             collects: BTreeMap::new(),
             collect_legs: BTreeMap::new(),
             records: BTreeMap::new(),
+            record_legs: BTreeMap::new(),
             watches: BTreeMap::new(),
             links: Vec::new(),
             commands: Vec::new(),
@@ -242,6 +244,14 @@ impl Edge {
         for op in plays {
             self.end_play(op, PlayEnd::LegEnded);
         }
+        let of_leg = |op: &OpId| self.record_legs.get(op) == Some(&leg);
+        let records: Vec<OpId> = self.records.keys().copied().filter(of_leg).collect();
+        for op in records.into_iter().filter(|_| leg != session) {
+            let Some((session, rules)) = self.records.remove(&op) else { continue };
+            let (recording, duration_ms, end) = (rules.recording, 2_000, RecordEnd::LegEnded);
+            let done = MediaEvent::RecordDone { op, recording, duration_ms, end };
+            self.media(session, session, done);
+        }
         if leg == session {
             while !self.collects.is_empty() {
                 self.digits("", CollectEnd::LegEnded);
@@ -342,7 +352,10 @@ impl Edge {
                 }
                 self.collects.insert(op, (session, rules));
             }
-            MediaCommand::Record { op, rules, .. } => {
+            MediaCommand::Record { op, port, rules } => {
+                if let Port::Leg(leg) = port {
+                    self.record_legs.insert(op, leg);
+                }
                 self.records.insert(op, (session, rules));
             }
             MediaCommand::Watch { op, .. } => {
