@@ -278,6 +278,7 @@ impl Delivery {
                 request: request.clone(),
                 overrides: overrides.clone(),
                 body_bytes_max: self.body_bytes_max,
+                cookies: Vec::new(),
             };
             let response = match self.web.fetch(fetch).await {
                 Ok(response) => response,

@@ -140,6 +140,7 @@ mod tests {
             },
             overrides: Default::default(),
             body_bytes_max: 100,
+            cookies: Vec::new(),
         }
     }
 

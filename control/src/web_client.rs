@@ -50,6 +50,21 @@ struct Jars {
     order: VecDeque<CallSid>,
 }
 
+impl Jars {
+    /// The jar of a session, made if it is not there.
+    fn of(&mut self, session: CallSid) -> &mut CookieStore {
+        if !self.by_session.contains_key(&session) {
+            self.order.push_back(session);
+            if self.order.len() > JARS_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.by_session.remove(&oldest);
+            }
+        }
+        self.by_session.entry(session).or_default()
+    }
+}
+
 impl HttpClient {
     /// A client. The process must have installed its rustls crypto provider.
     ///
@@ -188,6 +203,7 @@ impl Inner {
         for (name, value) in lock(&self.cache).validators(request) {
             builder = builder.header(name, value);
         }
+        self.remember(request);
         if let Some(cookies) = self.cookies(request.session, &url) {
             builder = builder.header(COOKIE, cookies);
         }
@@ -217,6 +233,21 @@ impl Inner {
         Ok(lock(&self.cache).answered(clock::now(), request, response))
     }
 
+    /// Cookies that an earlier process got for this session.
+    fn remember(&self, request: &FetchRequest) {
+        let mut jars = lock(&self.jars);
+        if request.cookies.is_empty() || jars.by_session.contains_key(&request.session) {
+            return;
+        }
+        let jar = jars.of(request.session);
+        for cookie in &request.cookies {
+            if let Ok(url) = Url::parse(&cookie.url) {
+                // It was a cookie when it was set.
+                let _ = jar.parse(&cookie.value, &url);
+            }
+        }
+    }
+
     fn cookies(&self, session: CallSid, url: &Url) -> Option<String> {
         let jars = lock(&self.jars);
         let jar = jars.by_session.get(&session)?;
@@ -230,15 +261,7 @@ impl Inner {
             return;
         }
         let mut jars = lock(&self.jars);
-        if !jars.by_session.contains_key(&session) {
-            jars.order.push_back(session);
-            if jars.order.len() > JARS_MAX
-                && let Some(oldest) = jars.order.pop_front()
-            {
-                jars.by_session.remove(&oldest);
-            }
-        }
-        let jar = jars.by_session.entry(session).or_default();
+        let jar = jars.of(session);
         for cookie in headers.get_all(SET_COOKIE).iter().filter_map(|v| v.to_str().ok()) {
             if jar.iter_any().count() < COOKIES_MAX {
                 // What is no cookie, or one of another domain, is left out.

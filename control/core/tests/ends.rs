@@ -302,6 +302,23 @@ fn a_request_repeated_after_a_restart_has_the_same_token() {
 }
 
 #[test]
+fn tel_04_cookies_outlive_the_process() {
+    let gather = "<Response><Gather action='menu' numDigits='1'/></Response>";
+    let mut w = World::new().page("start", Page::Cookie("a=1; Path=/", gather.to_owned()));
+    w.set_page("menu", Page::Cookie("a=2; Path=/", gather.to_owned()));
+    w.inbound();
+    w.crash();
+    w.restart();
+    for (digit, cookies) in [("1", "a=1; Path=/"), ("2", "a=1; Path=/ a=2; Path=/")] {
+        w.at("eu-1", |e| e.digits(digit, link_proto::media::CollectEnd::Complete));
+        let known = w.fetched.last().unwrap().cookies.iter().map(|c| c.value.clone());
+        assert_eq!(known.collect::<Vec<_>>().join(" "), cookies);
+    }
+    w.at("eu-1", |e| e.digits("3", link_proto::media::CollectEnd::Complete));
+    assert_eq!(w.fetched.last().unwrap().cookies.len(), 2, "the last of a name and place counts");
+}
+
+#[test]
 fn what_happens_while_control_is_away_is_made_up_for() {
     let mut w = world(false);
     let (caller, callee) = reach(&mut w, When::Talking);

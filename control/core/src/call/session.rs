@@ -14,7 +14,7 @@ use super::needs::Media;
 use super::recording::{LegRecording, PendingRecording, RecordOptions};
 use super::timeline::Timeline;
 use super::turn::Turn;
-use crate::io::Effect;
+use crate::io::{Effect, SetCookie};
 use crate::record::Alert;
 use crate::run::runner::{Activity, Run};
 use crate::run::verification::Verification;
@@ -82,6 +82,9 @@ pub(crate) struct Session {
     /// Programs that record a leg whatever the instructions do.
     #[serde(default)]
     pub leg_recordings: BTreeMap<OpId, LegRecording>,
+    /// What web servers have set.
+    #[serde(default)]
+    pub cookies: Vec<SetCookie>,
     /// Numbers requests in the log.
     pub requests: u64,
     #[serde(skip)]
@@ -111,6 +114,7 @@ impl Session {
             timeline: Timeline::new(now),
             recordings: BTreeMap::new(),
             leg_recordings: BTreeMap::new(),
+            cookies: Vec::new(),
             requests: 0,
             timers: BTreeMap::new(),
             node_deadlines: BTreeMap::new(),

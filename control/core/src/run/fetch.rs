@@ -10,7 +10,8 @@ use crate::directory::{Failure, UrlMethod};
 use crate::doc::{Document, mime};
 use crate::error_code;
 use crate::io::{
-    Effect, FetchFailure, FetchId, FetchRequest, FetchResponse, HttpRequest, Method, StoreOp,
+    Effect, FetchFailure, FetchId, FetchRequest, FetchResponse, HttpRequest, Method, SetCookie,
+    StoreOp,
 };
 use crate::record::{Alert, RequestLogRow, TimelineEvent};
 use crate::verb::{Say, Verb};
@@ -19,6 +20,9 @@ use crate::webhook::{overrides, request};
 /// Hard limit of a call-control request with its retries and redirects.
 const TOTAL_MAX_MS: u64 = 15_000;
 const REDIRECTS_MAX: u32 = 10;
+/// Cookies that are written down with a session.
+const COOKIES_MAX: usize = 20;
+const COOKIE_BYTES_MAX: usize = 1_024;
 const LOGGED_BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// A failure and the fallbacks asked because of it.
@@ -125,6 +129,7 @@ impl Session {
             request: built.clone(),
             overrides,
             body_bytes_max: turn.config.document_bytes_max,
+            cookies: self.cookies.clone(),
         })));
         fetch.request = Some(built);
         fetch.id = Some(id);
@@ -167,6 +172,10 @@ impl Session {
         if self.run.leg.is_none() {
             self.timeline.web_ms += elapsed_ms;
         }
+        if let (Ok(response), Some(request)) = (&result, &fetch.request) {
+            let url = request.url.split('?').next().unwrap_or_default().to_owned();
+            self.keep_cookies(&url, response);
+        }
         let mut fetch = PendingFetch { spent_ms: fetch.spent_ms + elapsed_ms, ..fetch };
         let attempt = match &result {
             Ok(response) => overrides::Attempt::Status(response.status),
@@ -204,6 +213,19 @@ impl Session {
                 let PendingFetch { target, incident, .. } = fetch;
                 let status = result.as_ref().ok().map(|response| response.status);
                 self.fall_back(turn, Failure { code, status }, target.url, incident);
+            }
+        }
+    }
+
+    /// What was set last of a name and a place counts. They outlive this process with the session.
+    fn keep_cookies(&mut self, url: &str, response: &FetchResponse) {
+        let name = |value: &str| value.split('=').next().unwrap_or_default().trim().to_owned();
+        let set = response.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie"));
+        for (_, value) in set.filter(|(_, value)| value.len() <= COOKIE_BYTES_MAX) {
+            self.cookies.retain(|known| known.url != url || name(&known.value) != name(value));
+            self.cookies.push(SetCookie { url: url.to_owned(), value: value.clone() });
+            if self.cookies.len() > COOKIES_MAX {
+                self.cookies.remove(0);
             }
         }
     }
