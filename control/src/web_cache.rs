@@ -38,15 +38,9 @@ impl WebCache {
         kept.fresh_until.is_some_and(|until| now < until).then(|| kept.response.clone())
     }
 
-    /// Headers that make the server say whether it has anything newer.
-    pub(crate) fn validators(&self, request: &FetchRequest) -> Vec<(&'static str, String)> {
-        let Some(kept) = key(request).and_then(|key| self.by_key.get(&key)) else {
-            return Vec::new();
-        };
-        [("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")]
-            .into_iter()
-            .filter_map(|(asks, says)| Some((asks, kept.response.header(says)?.to_owned())))
-            .collect()
+    /// What is kept, to be asked about. The caller holds it until the answer is there.
+    pub(crate) fn kept(&self, request: &FetchRequest) -> Option<FetchResponse> {
+        self.by_key.get(&key(request)?).map(|kept| kept.response.clone())
     }
 
     /// Takes an answer; a 304 becomes what was kept.
@@ -54,15 +48,15 @@ impl WebCache {
         &mut self,
         now: Instant,
         request: &FetchRequest,
+        kept: Option<FetchResponse>,
         response: FetchResponse,
     ) -> FetchResponse {
         let Some(key) = key(request) else { return response };
-        if response.status == 304
-            && let Some(kept) = self.by_key.get_mut(&key)
-        {
-            let merged = FetchResponse { elapsed_ms: response.elapsed_ms, ..kept.response.clone() };
-            kept.fresh_until = Rules::of(&response).fresh_until(now);
-            return merged;
+        if let (304, Some(kept)) = (response.status, kept) {
+            if let Some(here) = self.by_key.get_mut(&key) {
+                here.fresh_until = Rules::of(&response).fresh_until(now);
+            }
+            return FetchResponse { elapsed_ms: response.elapsed_ms, ..kept };
         }
         self.forget(&key);
         let rules = Rules::of(&response);
@@ -90,6 +84,14 @@ impl WebCache {
             self.order.retain(|known| known != key);
         }
     }
+}
+
+/// Headers that make the server say whether it has anything newer than this.
+pub(crate) fn validators(kept: Option<&FetchResponse>) -> Vec<(&'static str, String)> {
+    [("If-None-Match", "etag"), ("If-Modified-Since", "last-modified")]
+        .into_iter()
+        .filter_map(|(asks, says)| Some((asks, kept?.header(says)?.to_owned())))
+        .collect()
 }
 
 /// What a response allows.
@@ -154,7 +156,7 @@ mod tests {
         let now = clock();
         let later = now + Duration::from_secs(61);
         let etag = ("ETag", "\"1\"");
-        for (method, headers, fresh_now, fresh_later, validators) in [
+        for (method, headers, fresh_now, fresh_later, asked_with) in [
             (Method::Get, vec![], false, false, 0),
             (Method::Get, vec![etag], false, false, 1),
             (Method::Get, vec![etag, ("Last-Modified", "x")], false, false, 2),
@@ -173,11 +175,11 @@ mod tests {
         ] {
             let mut cache = WebCache::default();
             let ask = request(method, "http://h/?a=1");
-            assert_eq!(cache.answered(now, &ask, response(200, &headers)).status, 200);
+            assert_eq!(cache.answered(now, &ask, None, response(200, &headers)).status, 200);
             assert_eq!(cache.fresh(now, &ask).is_some(), fresh_now, "{headers:?}");
             assert_eq!(cache.fresh(later, &ask).is_some(), fresh_later, "{headers:?}");
-            assert_eq!(cache.validators(&ask).len(), validators, "{headers:?}");
-            assert!(cache.validators(&request(method, "http://h/?a=2")).is_empty());
+            assert_eq!(validators(cache.kept(&ask).as_ref()).len(), asked_with, "{headers:?}");
+            assert_eq!(cache.kept(&request(method, "http://h/?a=2")), None);
         }
     }
 
@@ -185,18 +187,20 @@ mod tests {
     fn tel_04_what_has_not_changed_is_used_again() {
         let (mut cache, now) = (WebCache::default(), clock());
         let ask = request(Method::Get, "http://h/");
-        cache.answered(now, &ask, response(200, &[("ETag", "1"), ("Content-Type", "text/xml")]));
-        let again = cache.answered(now, &ask, FetchResponse { status: 304, ..Default::default() });
+        let first = response(200, &[("ETag", "1"), ("Content-Type", "text/xml")]);
+        cache.answered(now, &ask, None, first);
+        let same = FetchResponse { status: 304, ..Default::default() };
+        let again = cache.answered(now, &ask, cache.kept(&ask), same);
         assert_eq!((again.status, again.header("content-type")), (200, Some("text/xml")));
         assert_eq!(again.body.len(), 10);
-        cache.answered(now, &ask, response(500, &[]));
-        assert!(cache.validators(&ask).is_empty(), "an error is newer");
+        cache.answered(now, &ask, None, response(500, &[]));
+        assert_eq!(cache.kept(&ask), None, "an error is newer");
         assert_eq!((cache.bytes, cache.order.len()), (0, 0));
         for n in 0..3 {
             let ask = request(Method::Get, &format!("http://h/{n}"));
             let big =
                 FetchResponse { body: vec![0; BYTES_MAX / 2], ..response(200, &[("ETag", "1")]) };
-            cache.answered(now, &ask, big);
+            cache.answered(now, &ask, None, big);
         }
         assert_eq!(cache.by_key.len(), 2, "the oldest has gone");
     }

@@ -19,8 +19,11 @@ use url::Url;
 
 use crate::config::Web;
 use crate::core_task::{Boxed, WebClient};
-use crate::web_cache::WebCache;
+use crate::web_cache::{WebCache, validators};
 
+/// Longest silence on a connection that is used again. Many servers close theirs after 5 s, which is
+/// also what a Gather waits for: a request that crosses the end of its connection would be lost.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Clients with different connect limits that are kept.
 const CLIENTS_MAX: usize = 16;
 /// Cookies of one session.
@@ -163,7 +166,7 @@ impl Inner {
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_millis(overrides.connect_ms))
-            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_idle_timeout(IDLE_MAX)
             .tcp_nodelay(true)
             .referer(false)
             .no_proxy()
@@ -200,7 +203,8 @@ impl Inner {
         for (name, value) in &http.headers {
             builder = builder.header(name, value);
         }
-        for (name, value) in lock(&self.cache).validators(request) {
+        let kept = lock(&self.cache).kept(request);
+        for (name, value) in validators(kept.as_ref()) {
             builder = builder.header(name, value);
         }
         self.remember(request);
@@ -230,7 +234,7 @@ impl Inner {
             body.extend_from_slice(&chunk);
         }
         let response = FetchResponse { status, headers, body, elapsed_ms: elapsed_ms(begun) };
-        Ok(lock(&self.cache).answered(clock::now(), request, response))
+        Ok(lock(&self.cache).answered(clock::now(), request, kept, response))
     }
 
     /// Cookies that an earlier process got for this session.
