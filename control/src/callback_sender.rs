@@ -9,6 +9,7 @@ use control_core::error_code;
 use control_core::io::{FetchFailure, FetchId, FetchRequest, FetchResponse, HttpRequest, Method};
 use control_core::webhook::overrides;
 use control_core::webhook::request::{self as signed, IDEMPOTENCY_HEADER};
+use control_core::webhook::sign;
 use control_store::{Alert, Callback, Durability, Job, Store, StoreOp};
 use link_daemon::clock;
 use link_daemon::drain::Shutdown;
@@ -266,6 +267,9 @@ impl Delivery {
             return Outcome::Failed { facts };
         };
         let (_, overrides, _) = overrides::split(&self.row.target);
+        if self.row.attempts > 0 {
+            self.date_again(&mut request).await;
+        }
         for _ in 0..=self.redirects_max {
             let fetch = FetchRequest {
                 id: FetchId(0),
@@ -274,6 +278,7 @@ impl Delivery {
                 request: request.clone(),
                 overrides: overrides.clone(),
                 body_bytes_max: self.body_bytes_max,
+                cookies: Vec::new(),
             };
             let response = match self.web.fetch(fetch).await {
                 Ok(response) => response,
@@ -295,6 +300,38 @@ impl Delivery {
         Outcome::Failed { facts: Facts { code: 11_215, message, request, response: None } }
     }
 
+    /// A repeat is the same request but for the time of its dated signature: one that is old would
+    /// count as recorded and sent again by somebody else.
+    async fn date_again(&self, request: &mut HttpRequest) {
+        let Some(secret) = self.secret().await else { return };
+        let form = pairs(request.body.as_deref().unwrap_or_default());
+        let now_s = clock::unix_ms() / 1_000;
+        let dated = sign::sha256(&secret, now_s, &request.url, &form);
+        let headers = request.headers.iter_mut();
+        for (_, value) in headers.filter(|(name, _)| name == sign::HEADER_SHA256) {
+            value.clone_from(&dated);
+        }
+    }
+
+    async fn secret(&self) -> Option<String> {
+        let (reader, account) = (self.store.reader().clone(), self.row.account_sid.clone());
+        let account = tokio::task::spawn_blocking(move || reader.account(&account)).await;
+        Some(account.ok()?.ok()??.auth_token)
+    }
+
+    /// What the callback says, whether its first request carries it as a form or in the query.
+    fn params(&self) -> Vec<(String, String)> {
+        let query = |url: &str| url.split_once('?').map_or(Vec::new(), |(_, query)| pairs(query));
+        // Ours stand behind those of the configured URL.
+        let configured = query(&overrides::split(&self.row.target).0).len();
+        let first = serde_json::from_str::<HttpRequest>(&self.row.request).ok();
+        match first.map(|first| (first.body, query(&first.url))) {
+            Some((Some(body), _)) => pairs(&body),
+            Some((None, all)) => all.into_iter().skip(configured).collect(),
+            None => Vec::new(),
+        }
+    }
+
     /// The request for the new place, signed for it.
     async fn redirected(
         &self,
@@ -303,19 +340,20 @@ impl Delivery {
         location: &str,
     ) -> Option<HttpRequest> {
         let url = signed::resolve(Some(&request.url), location)?;
-        let (reader, account) = (self.store.reader().clone(), self.row.account_sid.clone());
-        let account = tokio::task::spawn_blocking(move || reader.account(&account)).await;
-        let account = account.ok()?.ok()??;
+        let secret = self.secret().await?;
         let keep = matches!(status, 307 | 308) && request.method == Method::Post;
         let method = if keep { Method::Post } else { Method::Get };
-        let form = request.body.as_deref().filter(|_| keep).unwrap_or("");
-        let params: Vec<(String, String)> =
-            url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+        // The parameters go along, as with documents: without them nothing would be told.
+        let params = self.params();
         let is_token = |(name, _): &&(String, String)| name == IDEMPOTENCY_HEADER;
         let token = request.headers.iter().find(is_token).map_or("", |(_, value)| value);
         let now_ms = clock::unix_ms();
-        Some(signed::build(&url, method, &params, &account.auth_token, token, now_ms))
+        Some(signed::build(&url, method, &params, &secret, token, now_ms))
     }
+}
+
+fn pairs(text: &str) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(text.as_bytes()).into_owned().collect()
 }
 
 fn failed(request: HttpRequest, failure: FetchFailure) -> Outcome {

@@ -26,10 +26,12 @@ pub mod metrics;
 pub mod prompts;
 pub mod rows;
 pub mod services;
+mod web_cache;
 pub mod web_client;
 
 pub use assemble::{Control, run, start};
 pub use config::Config;
+pub use control_core::webhook::sign;
 
 /// The life of the process: configuration, log, build, run, drain.
 ///

@@ -7,6 +7,7 @@ use control_core::record::{
     Alert, CallRecord, CallbackRow, CallerIdRecord, RecordingRecord, RecordingStatus,
     RequestLogRow, TimelineRow,
 };
+use control_core::webhook::sign;
 use control_store::{self as store, CallbackState};
 use link_proto::RecordingSid;
 use serde::Serialize;
@@ -185,10 +186,17 @@ fn request_log(row: &RequestLogRow) -> store::RequestLogEntry {
         url::form_urlencoded::parse(form.as_bytes())
             .map(|(name, value)| (name.into_owned(), value.into_owned().into()))
             .collect();
+    // For whoever looks for the reason why a signature does not fit.
+    let posted = row.request.body.as_deref().unwrap_or_default();
+    let posted: Vec<(String, String)> =
+        url::form_urlencoded::parse(posted.as_bytes()).into_owned().collect();
+    let is_signature = |(name, _): &&(String, String)| name == sign::HEADER;
     let request = json!({
         "method": row.request.method,
         "url": row.request.url,
         "parameters": parameters,
+        "signed_text": sign::signed_text(&row.request.url, &posted),
+        "signature": row.request.headers.iter().find(is_signature).map(|(_, value)| value),
     });
     let response = json!({
         "response_code": row.response_status,
@@ -283,5 +291,6 @@ mod tests {
         let request: serde_json::Value = serde_json::from_str(&entry.request).unwrap();
         assert_eq!(request["parameters"], json!({"From": "+1", "To": "a b"}));
         assert_eq!(request["method"], "POST");
+        assert_eq!(request["signed_text"], "http://x/From+1Toa b");
     }
 }

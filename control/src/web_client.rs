@@ -19,7 +19,11 @@ use url::Url;
 
 use crate::config::Web;
 use crate::core_task::{Boxed, WebClient};
+use crate::web_cache::{WebCache, validators};
 
+/// Longest silence on a connection that is used again. Many servers close theirs after 5 s, which is
+/// also what a Gather waits for: a request that crosses the end of its connection would be lost.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Clients with different connect limits that are kept.
 const CLIENTS_MAX: usize = 16;
 /// Cookies of one session.
@@ -37,6 +41,7 @@ struct Inner {
     /// By connect limit and server name indication, which belong to a connection.
     clients: Mutex<VecDeque<((u64, bool), Client)>>,
     jars: Mutex<Jars>,
+    cache: Mutex<WebCache>,
     /// Authorities beside those of the system.
     authorities: Vec<Certificate>,
 }
@@ -48,14 +53,29 @@ struct Jars {
     order: VecDeque<CallSid>,
 }
 
+impl Jars {
+    /// The jar of a session, made if it is not there.
+    fn of(&mut self, session: CallSid) -> &mut CookieStore {
+        if !self.by_session.contains_key(&session) {
+            self.order.push_back(session);
+            if self.order.len() > JARS_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.by_session.remove(&oldest);
+            }
+        }
+        self.by_session.entry(session).or_default()
+    }
+}
+
 impl HttpClient {
     /// A client. The process must have installed its rustls crypto provider.
     ///
     /// # Errors
     /// If TLS cannot be set up, for example without any root certificate.
     pub fn new(authorities: Vec<Certificate>) -> Result<Self, reqwest::Error> {
-        let (clients, jars) = (Mutex::default(), Mutex::default());
-        let this = Self { inner: Arc::new(Inner { clients, jars, authorities }) };
+        let (clients, jars, cache) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let this = Self { inner: Arc::new(Inner { clients, jars, cache, authorities }) };
         this.inner.client(&Overrides::default())?;
         Ok(this)
     }
@@ -146,7 +166,7 @@ impl Inner {
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_millis(overrides.connect_ms))
-            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_idle_timeout(IDLE_MAX)
             .tcp_nodelay(true)
             .referer(false)
             .no_proxy()
@@ -168,6 +188,9 @@ impl Inner {
         request: &FetchRequest,
         begun: Instant,
     ) -> Result<FetchResponse, Failure> {
+        if let Some(kept) = lock(&self.cache).fresh(begun, request) {
+            return Ok(FetchResponse { elapsed_ms: 0, ..kept });
+        }
         let http = &request.request;
         let url = Url::parse(&http.url)
             .map_err(|error| Failure::of(FetchFailureKind::InvalidUrl, error.to_string()))?;
@@ -180,6 +203,11 @@ impl Inner {
         for (name, value) in &http.headers {
             builder = builder.header(name, value);
         }
+        let kept = lock(&self.cache).kept(request);
+        for (name, value) in validators(kept.as_ref()) {
+            builder = builder.header(name, value);
+        }
+        self.remember(request);
         if let Some(cookies) = self.cookies(request.session, &url) {
             builder = builder.header(COOKIE, cookies);
         }
@@ -205,7 +233,23 @@ impl Inner {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(FetchResponse { status, headers, body, elapsed_ms: elapsed_ms(begun) })
+        let response = FetchResponse { status, headers, body, elapsed_ms: elapsed_ms(begun) };
+        Ok(lock(&self.cache).answered(clock::now(), request, kept, response))
+    }
+
+    /// Cookies that an earlier process got for this session.
+    fn remember(&self, request: &FetchRequest) {
+        let mut jars = lock(&self.jars);
+        if request.cookies.is_empty() || jars.by_session.contains_key(&request.session) {
+            return;
+        }
+        let jar = jars.of(request.session);
+        for cookie in &request.cookies {
+            if let Ok(url) = Url::parse(&cookie.url) {
+                // It was a cookie when it was set.
+                let _ = jar.parse(&cookie.value, &url);
+            }
+        }
     }
 
     fn cookies(&self, session: CallSid, url: &Url) -> Option<String> {
@@ -221,15 +265,7 @@ impl Inner {
             return;
         }
         let mut jars = lock(&self.jars);
-        if !jars.by_session.contains_key(&session) {
-            jars.order.push_back(session);
-            if jars.order.len() > JARS_MAX
-                && let Some(oldest) = jars.order.pop_front()
-            {
-                jars.by_session.remove(&oldest);
-            }
-        }
-        let jar = jars.by_session.entry(session).or_default();
+        let jar = jars.of(session);
         for cookie in headers.get_all(SET_COOKIE).iter().filter_map(|v| v.to_str().ok()) {
             if jar.iter_any().count() < COOKIES_MAX {
                 // What is no cookie, or one of another domain, is left out.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
@@ -16,7 +16,7 @@ use control::callback_sender::{CallbackSender, SenderConfig};
 use control::core_task::WebClient;
 use control::web_client::HttpClient;
 use control_core::io::{
-    FetchFailureKind, FetchId, FetchRequest, FetchResponse, HttpRequest, Method,
+    FetchFailureKind, FetchId, FetchRequest, FetchResponse, HttpRequest, Method, SetCookie,
 };
 use control_core::webhook::overrides::Overrides;
 use control_core::webhook::request;
@@ -34,6 +34,8 @@ const ACCOUNT: &str = "AC00000000000000000000000000000001";
 struct Server {
     /// Path, idempotency token and body of every request, in order.
     seen: Mutex<Vec<(String, String, String)>>,
+    /// The dated signature of every request.
+    dated: Mutex<Vec<String>>,
     /// How often each path still has to fail.
     failures: Mutex<BTreeMap<String, usize>>,
     in_flight: AtomicUsize,
@@ -43,6 +45,7 @@ struct Server {
 async fn callback(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: String,
 ) -> Response {
@@ -50,8 +53,14 @@ async fn callback(
     server.in_flight_most.fetch_max(now, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(2)).await;
     let token = headers.get("I-Twilio-Idempotency-Token").and_then(|v| v.to_str().ok());
-    server.seen.lock().unwrap().push((name.clone(), token.unwrap_or("").to_owned(), body));
+    let told = if body.is_empty() { query.unwrap_or_default() } else { body };
+    server.seen.lock().unwrap().push((name.clone(), token.unwrap_or("").to_owned(), told));
+    let dated = headers.get("X-Tandem-Signature").and_then(|v| v.to_str().ok()).unwrap_or("");
+    server.dated.lock().unwrap().push(dated.to_owned());
     server.in_flight.fetch_sub(1, Ordering::SeqCst);
+    if name == "gone" {
+        return (StatusCode::FOUND, [(header::LOCATION, "/cb/here?a=b")]).into_response();
+    }
     if name == "moved" {
         return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "/cb/there")]).into_response();
     }
@@ -114,6 +123,7 @@ fn fetch(session: u8, method: Method, url: String, body: Option<&str>) -> FetchR
             ..Overrides::default()
         },
         body_bytes_max: 65_536,
+        cookies: Vec::new(),
     }
 }
 
@@ -134,6 +144,9 @@ async fn requests_go_out_as_made_with_the_cookies_of_their_session() {
     assert_eq!(text(&ask(2, "/echo").await.unwrap()), "GET - - yes ");
     client.session_ended(CallSid([1; 16]));
     assert_eq!(text(&ask(1, "/echo").await.unwrap()), "GET - - yes ");
+    let mut later = fetch(9, Method::Get, format!("http://{address}/echo"), None);
+    later.cookies = vec![SetCookie { url: format!("http://{address}/"), value: "b=2".into() }];
+    assert_eq!(text(&client.fetch(later).await.unwrap()), "GET b=2 - yes ", "of another process");
 
     let url = format!("http://user:pa%20ss@{address}/echo");
     let posted = client.fetch(fetch(3, Method::Post, url, Some("A=1&B=%2B2"))).await.unwrap();
@@ -281,6 +294,15 @@ async fn fbk_04_in_order_per_call_with_repeats_that_are_equal() {
     rig.all_done().await;
     let request = |n| (format!("1-{n}-a"), format!("SequenceNumber={n}"));
     assert_eq!(rig.seen("a"), [0, 0, 0, 1, 2, 3].map(request));
+    let form = [("SequenceNumber".to_owned(), "0".to_owned())];
+    let url = format!("http://{}/cb/a", rig.address);
+    let now_s = link_daemon::clock::unix_ms() / 1_000;
+    let recent = |dated: &String| {
+        control_core::webhook::sign::verify_sha256("secret", now_s, 60, &url, &form, dated)
+    };
+    let dated = rig.server.dated.lock().unwrap().clone();
+    let recent: Vec<bool> = dated.iter().take(3).map(recent).collect();
+    assert_eq!(recent, [false, true, true], "made long ago, but repeats are not old");
     let rows = rig.store.reader().outbox_of(&CallSid([1; 16]).to_string()).unwrap();
     assert!(rows.iter().all(|row| row.state == CallbackState::Delivered));
     assert_eq!(rows[0].attempts, 3);
@@ -308,13 +330,15 @@ async fn fbk_04_calls_do_not_wait_for_each_other_and_dead_rows_are_told() {
 #[tokio::test]
 async fn fbk_04_what_waits_survives_a_restart_and_redirects_are_signed_anew() {
     let rig = Rig::new().await;
-    rig.put(vec![rig.row(1, 0, "moved"), rig.row(2, 0, "chatty")]);
+    rig.put(vec![rig.row(1, 0, "moved"), rig.row(2, 0, "chatty"), rig.row(3, 0, "gone")]);
     // Another process finds the rows in the file.
     let store = Store::open(&StoreConfig::at(rig.folder.path().join("s.db"))).unwrap();
     let rig = Rig { store, ..rig };
     let _running = rig.send(3);
     rig.all_done().await;
     assert_eq!(rig.seen("there"), [("1-0-moved".to_owned(), "SequenceNumber=0".to_owned())]);
+    let told = "a=b&SequenceNumber=0".to_owned();
+    assert_eq!(rig.seen("here"), [("3-0-gone".to_owned(), told)], "by GET, with what it says");
     // The talkative server got its callback, and its customer a warning.
     assert_eq!(rig.seen("chatty").len(), 1);
     assert_eq!(rig.alerts(), [(15_003, 1)]);

@@ -147,6 +147,11 @@ impl EdgeCollector {
                 core.calls_second_choice,
             ),
             (
+                "calls_offered_again",
+                "Calls given to another control node because theirs went away first",
+                core.calls_offered_again,
+            ),
+            (
                 "calls_refused_media",
                 "Calls refused for lack of a common codec",
                 core.calls_refused_media,

@@ -204,16 +204,21 @@ impl ControlCore {
             Input::FetchDone { id, result } => match self.waiting.fetches.remove(&id) {
                 Some(sid) => {
                     let done = |session: &mut Session, turn: &mut Turn<'_>| {
-                        session.fetch_done(turn, id, result);
+                        let screened = session.run_that_fetches(id);
+                        session.in_run(turn, screened, |session, turn| {
+                            session.fetch_done(turn, id, result);
+                        });
                     };
                     self.with_session(now, unix_ms, sid, done);
                 }
                 None => self.metrics.results_stale += 1,
             },
             Input::MediaReady { id, result } => match self.waiting.media.remove(&id) {
-                Some((sid, slot)) => {
+                Some((sid, screened, slot)) => {
                     let done = |session: &mut Session, turn: &mut Turn<'_>| {
-                        session.media_ready(turn, slot, result);
+                        session.in_run(turn, screened, |session, turn| {
+                            session.media_ready(turn, slot, result);
+                        });
                     };
                     self.with_session(now, unix_ms, sid, done);
                 }

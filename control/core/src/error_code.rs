@@ -43,6 +43,8 @@ codes! {
     DIAL_SIP = 13224 "Dial: invalid SIP URI or number not supported";
     DIAL_TOO_MANY = 13233 "Dial: too many targets";
     DIAL_RECORD = 13218 "Dial: invalid record value";
+    DIAL_NOUN_METHOD = 13221 "Dial: invalid method value of a noun";
+    SEND_DIGITS = 13222 "Dial: invalid sendDigits value";
     GATHER_ACTION = 13310 "Gather: invalid input or action";
     GATHER_METHOD = 13312 "Gather: invalid method value";
     GATHER_TIMEOUT = 13313 "Gather: invalid timeout value";

@@ -245,6 +245,17 @@ pub struct FetchRequest {
     pub overrides: Overrides,
     /// Longest body in bytes; more is [`FetchFailureKind::BodyTooLarge`].
     pub body_bytes_max: usize,
+    /// Cookies that the session has got, for a process that has not seen them itself.
+    pub cookies: Vec<SetCookie>,
+}
+
+/// A cookie as a server has set it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetCookie {
+    /// URL of the request.
+    pub url: String,
+    /// The header's value.
+    pub value: String,
 }
 
 /// HTTP methods that webhooks use.

@@ -302,6 +302,23 @@ fn a_request_repeated_after_a_restart_has_the_same_token() {
 }
 
 #[test]
+fn tel_04_cookies_outlive_the_process() {
+    let gather = "<Response><Gather action='menu' numDigits='1'/></Response>";
+    let mut w = World::new().page("start", Page::Cookie("a=1; Path=/", gather.to_owned()));
+    w.set_page("menu", Page::Cookie("a=2; Path=/", gather.to_owned()));
+    w.inbound();
+    w.crash();
+    w.restart();
+    for (digit, cookies) in [("1", "a=1; Path=/"), ("2", "a=1; Path=/ a=2; Path=/")] {
+        w.at("eu-1", |e| e.digits(digit, link_proto::media::CollectEnd::Complete));
+        let known = w.fetched.last().unwrap().cookies.iter().map(|c| c.value.clone());
+        assert_eq!(known.collect::<Vec<_>>().join(" "), cookies);
+    }
+    w.at("eu-1", |e| e.digits("3", link_proto::media::CollectEnd::Complete));
+    assert_eq!(w.fetched.last().unwrap().cookies.len(), 2, "the last of a name and place counts");
+}
+
+#[test]
 fn what_happens_while_control_is_away_is_made_up_for() {
     let mut w = world(false);
     let (caller, callee) = reach(&mut w, When::Talking);
@@ -379,4 +396,178 @@ fn record_tells_its_action_when_the_caller_hangs_up() {
         control_core::record::RecordingStatus::Absent,
         "its bytes never came"
     );
+}
+
+/// How a dialled leg comes to its end before anybody talks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Outcome {
+    Answered,
+    Busy,
+    Declined,
+    NoAnswer,
+    Failed,
+    Unreachable,
+    Canceled,
+    EarlyMedia,
+}
+
+/// Who ends what is left, once the outcome is there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Last {
+    Caller,
+    Callee,
+    Api,
+    Star,
+    TimeLimit,
+    PlatformError,
+}
+
+const OUTCOMES: [Outcome; 8] = [
+    Outcome::Answered,
+    Outcome::Busy,
+    Outcome::Declined,
+    Outcome::NoAnswer,
+    Outcome::Failed,
+    Outcome::Unreachable,
+    Outcome::Canceled,
+    Outcome::EarlyMedia,
+];
+const LASTS: [Last; 6] =
+    [Last::Caller, Last::Callee, Last::Api, Last::Star, Last::TimeLimit, Last::PlatformError];
+
+/// Leads the callee to its outcome; true if it lives on.
+fn come_to(w: &mut World, outcome: Outcome, callee: CallSid) -> bool {
+    use EndReason as R;
+    let mut end = |reason, whose, sip| w.at("eu-1", |e| e.end(callee, reason, whose, sip));
+    match outcome {
+        Outcome::Busy => end(R::Busy, Blame::Callee, Some(486)),
+        Outcome::Declined => end(R::Refused, Blame::Callee, Some(603)),
+        Outcome::NoAnswer => end(R::NoAnswer, Blame::Us, Some(487)),
+        Outcome::Failed => end(R::Timeout, Blame::Carrier, Some(408)),
+        Outcome::Unreachable => end(R::Unreachable, Blame::Us, None),
+        Outcome::Answered => {
+            w.at("eu-1", |e| e.ring(callee, false));
+            w.at("eu-1", |e| e.answer(callee));
+            return true;
+        }
+        Outcome::EarlyMedia => {
+            w.at("eu-1", |e| e.ring(callee, true));
+            return true;
+        }
+        Outcome::Canceled => return true,
+    }
+    false
+}
+
+/// Ends it; false if this cannot be the end of it. What `DialCallStatus` must be then.
+fn last(
+    w: &mut World,
+    last: Last,
+    caller: CallSid,
+    callee: CallSid,
+    outcome: Outcome,
+) -> Option<&'static str> {
+    let talking = outcome == Outcome::Answered;
+    let alive = w.eu().legs.contains_key(&callee);
+    let status = match outcome {
+        Outcome::Answered => "completed",
+        Outcome::Busy => "busy",
+        Outcome::NoAnswer => "no-answer",
+        Outcome::Declined | Outcome::Failed | Outcome::Unreachable => "failed",
+        Outcome::Canceled | Outcome::EarlyMedia => "canceled",
+    };
+    match last {
+        Last::Caller => w.at("eu-1", |e| e.hangs_up(caller)),
+        Last::Api => {
+            w.update_call(caller, &[("Status", "completed")]).result.unwrap();
+        }
+        Last::Callee if talking => w.at("eu-1", |e| e.hangs_up(callee)),
+        Last::Callee if alive => {
+            w.at("eu-1", |e| e.end(callee, EndReason::Busy, Blame::Callee, Some(486)));
+            return Some("busy");
+        }
+        Last::Star if talking => w.at("eu-1", |e| e.star()),
+        Last::TimeLimit if talking => {
+            w.at("eu-1", |e| e.end(callee, EndReason::TimeLimit, Blame::Us, None));
+        }
+        Last::PlatformError if alive => {
+            w.at("eu-1", |e| e.end(callee, EndReason::Internal, Blame::Us, None));
+            return Some(if talking { "completed" } else { "failed" });
+        }
+        _ => return None,
+    }
+    Some(status)
+}
+
+/// Every event of every leg in order, without a hole, for a party that wants all of them.
+fn check_events(w: &World, leg: CallSid, wanted: bool, label: &str) {
+    let rows = w.callbacks(leg);
+    if !wanted {
+        assert!(rows.is_empty(), "{label}: nobody wants to know");
+        return;
+    }
+    for (index, (_, params)) in rows.iter().enumerate() {
+        assert_eq!(params["SequenceNumber"], index.to_string(), "{label}");
+    }
+    let order = ["initiated", "ringing", "answered", "completed"];
+    let at: Vec<_> = rows.iter().filter_map(|(e, _)| order.iter().position(|o| o == e)).collect();
+    assert!(
+        at.len() == rows.len() && at.windows(2).all(|pair| pair[0] < pair[1]),
+        "{label}: {rows:?}"
+    );
+    let (_, params) = rows.last().unwrap();
+    let record = &w.store.calls[&leg];
+    assert_eq!(params["CallStatus"], record.status.as_str(), "{label}");
+    let seconds = if record.answered_unix_ms.is_some() { "2" } else { "0" };
+    assert_eq!(params["CallDuration"], seconds, "{label}");
+    assert_eq!(record.duration_s.unwrap().to_string(), seconds, "{label}");
+}
+
+/// Field lessons 5 and 6: {action or none} × {all status callbacks or none} × {who hangs up} ×
+/// {outcome}: one terminal event per leg, the right status and duration, in order.
+#[test]
+fn fbk_04_the_matrix_of_actions_callbacks_ends_and_outcomes() {
+    let mut cases = 0;
+    for (action, callbacks) in [(false, false), (false, true), (true, false), (true, true)] {
+        for outcome in OUTCOMES {
+            for who in LASTS {
+                let label = format!("action={action} callbacks={callbacks} {outcome:?} {who:?}");
+                let verb_action = if action { "action='done'" } else { "" };
+                let noun = if callbacks { STATUS } else { "" };
+                let dial = format!(
+                    "<Dial hangupOnStar='true' timeLimit='60' {verb_action}>\
+                     <Sip {noun}>sip:b@h</Sip></Dial><Pause length='60'/>"
+                );
+                let mut w = World::new().page("start", xml(&dial));
+                w.set_page("done", xml("<Pause length='60'/>"));
+                if !callbacks {
+                    let mut directory = w.directory.clone();
+                    directory.numbers.get_mut(world::NUMBER).unwrap().voice.status.clear();
+                    let input = control_core::Input::Directory(Box::new(directory));
+                    w.core.handle_input(w.now, w.unix_ms, input);
+                }
+                let caller = w.inbound();
+                let callee = w.eu().dialled()[0];
+                come_to(&mut w, outcome, callee);
+                let Some(status) = last(&mut w, who, caller, callee, outcome) else { continue };
+                cases += 1;
+                wind_up(&mut w);
+                w.assert_over();
+                assert_eq!(w.count("done"), usize::from(action), "{label}");
+                if action {
+                    let p = w.params("done");
+                    assert_eq!(p["DialCallStatus"], status, "{label}");
+                    assert_eq!(p["DialCallSid"], callee.to_string(), "{label}");
+                    let bridged = outcome == Outcome::Answered;
+                    assert_eq!(p["DialBridged"], bridged.to_string(), "{label}");
+                    assert_eq!(p.contains_key("DialCallDuration"), bridged, "{label}");
+                }
+                check_events(&w, caller, callbacks, &label);
+                check_events(&w, callee, callbacks, &label);
+                let expected = if status == "completed" { "completed" } else { status };
+                assert_eq!(w.status(callee), expected, "{label}");
+            }
+        }
+    }
+    assert!(cases >= 96, "{cases} cases");
 }

@@ -234,7 +234,7 @@ proptest! {
     #[test]
     fn no_document_breaks_the_parser(text in soup(), bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         for body in [text.as_bytes(), format!("<Response>{text}</Response>").as_bytes(), &bytes] {
-            if let Err(error) = control_core::doc::parse::parse(body, 64 * 1024) {
+            if let Err(error) = control_core::doc::parse::parse(body, None, 64 * 1024) {
                 prop_assert!(control_core::error_code::TABLE.iter().any(|(c, _)| *c == error.code));
             }
         }

@@ -81,6 +81,7 @@ fn answered() -> CallEvent {
         codec: AudioCodec::Pcmu,
         telephone_event: Some(101),
         sip_call_id: "a@b".into(),
+        headers: Vec::new(),
     }
 }
 

@@ -3,10 +3,11 @@
 //!
 //! Away: conversations go on and end properly by their coupling. A leg that is in no conversation
 //! needs control: it is held for `control_lost_hold`, then ended. A session stays with its control
-//! node; new calls go to another one. With none left they are refused with 503, but for those the
+//! node; new calls go to another one, and so does a call about which its node had not yet said
+//! anything. With none left they are refused with 503, but for those the
 //! route table can connect by itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use link_proto::CallSid;
 use link_proto::call::{Blame, CallCommand, CallEvent, EndReason};
@@ -22,8 +23,12 @@ use crate::io::{ControlIndex, Fact, LinkOutput, Output};
 use crate::ports::PortState;
 use crate::timers::TimerKey;
 
+/// A control node that is away may be back so soon; after that another one gets the calls that it
+/// has not begun with.
+const OFFER_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 impl EdgeCore {
-    pub(crate) fn on_control_connected(&mut self, control: ControlIndex) {
+    pub(crate) fn on_control_connected(&mut self, now: Instant, control: ControlIndex) {
         self.controls.set_connected(control, true);
         self.fact(Fact::Control { control, connected: true });
         let reconcile = self.reconcile(control);
@@ -35,6 +40,12 @@ impl EdgeCore {
         self.use_tables();
         for leg in self.legs_of(control) {
             self.timers.cancel(TimerKey::ControlHold(leg));
+        }
+        // What waits for another node need not wait any longer.
+        let waits = |leg: &CallSid| self.can_be_offered_again(*leg);
+        let waiting: Vec<CallSid> = self.legs.keys().copied().filter(waits).collect();
+        for leg in waiting {
+            self.timers.set(TimerKey::ControlHold(leg), now + OFFER_AGAIN_AFTER);
         }
     }
 
@@ -72,7 +83,10 @@ impl EdgeCore {
         if !is_lost || self.is_in_conversation(leg) {
             self.timers.cancel(key);
         } else if !self.timers.is_set(key) {
-            self.timers.set(key, now + self.config.control_lost_hold);
+            let again = self.can_be_offered_again(leg);
+            let hold = self.config.control_lost_hold;
+            let after = if again { hold.min(OFFER_AGAIN_AFTER) } else { hold };
+            self.timers.set(key, now + after);
         }
     }
 

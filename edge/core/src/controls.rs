@@ -31,6 +31,10 @@ impl Controls {
         self.0.get(usize::from(control.0)).is_some_and(|control| control.connected)
     }
 
+    pub(crate) fn any_connected(&self) -> bool {
+        self.0.iter().any(|control| control.connected)
+    }
+
     /// False if nothing has changed.
     pub(crate) fn set_connected(&mut self, control: ControlIndex, connected: bool) -> bool {
         let Some(control) = self.0.get_mut(usize::from(control.0)) else { return false };

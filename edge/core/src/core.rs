@@ -148,7 +148,7 @@ impl EdgeCore {
 
     fn on_link(&mut self, now: Instant, control: ControlIndex, input: LinkInput) {
         match input {
-            LinkInput::Connected => self.on_control_connected(control),
+            LinkInput::Connected => self.on_control_connected(now, control),
             LinkInput::Disconnected => self.on_control_lost(now, control),
             LinkInput::Command(command) => self.on_command(now, control, command),
             LinkInput::CommandUnusable { about, why } => {
@@ -237,6 +237,9 @@ impl EdgeCore {
             }
             TimerKey::TimeLimit(leg) => {
                 self.end_leg(now, leg, LegEnd::new(EndReason::TimeLimit, Blame::Us));
+            }
+            TimerKey::ControlHold(leg) if self.can_be_offered_again(leg) => {
+                self.offer_again(now, leg);
             }
             TimerKey::ControlHold(leg) => {
                 self.counters.control_lost += 1;

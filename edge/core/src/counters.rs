@@ -15,6 +15,8 @@ pub struct Counters {
     pub calls_refused_no_control: u64,
     /// New calls given to a control node because a better one is not reachable.
     pub calls_second_choice: u64,
+    /// Calls given to another control node because theirs went away before it did anything.
+    pub calls_offered_again: u64,
     /// New calls refused for lack of a common codec or usable SDP.
     pub calls_refused_media: u64,
     /// New calls refused because the sender is no provider although it knows a token.

@@ -29,8 +29,9 @@ impl EdgeCore {
                     self.on_provisional(now, sid, status, sdp);
                 }
             }
-            Event::Answered { handle, sdp, .. } => {
+            Event::Answered { handle, sdp, response, .. } => {
                 if let Some(sid) = self.leg_of(handle) {
+                    self.keep_answer_headers(sid, &response);
                     self.on_answered(now, sid, sdp);
                 }
             }

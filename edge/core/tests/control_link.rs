@@ -4,6 +4,7 @@ mod world;
 
 use std::time::Duration;
 
+use edge_core::config::ControlChoice;
 use edge_core::{ControlIndex, Input, LinkInput};
 use edge_media::command::WorkerCommand;
 use edge_media::event::WorkerEvent;
@@ -15,6 +16,7 @@ use link_proto::message::{CommandMessage, CommandResult, Orphans};
 use link_proto::table::{NodeEntry, Resources, Route, Tables};
 use link_proto::{CallSid, ChannelId, NodeId, OpId, RegionId};
 
+use world::control::Control;
 use world::phone::Manner;
 use world::{ALICE, BOB, CAROL, World};
 
@@ -560,4 +562,89 @@ fn events_are_bounded_while_control_is_away_but_ends_are_kept() {
     assert_eq!(world.control.ended(alice), Some(EndReason::RemoteBye));
     assert_eq!(world.control.ended(BOB_LEG), Some(EndReason::PeerEnded));
     world.check_clean();
+}
+
+/// Two control nodes; the first gets the call and goes away.
+fn offered_to_the_first(seed: u64) -> (World, CallSid) {
+    let mut config = world::config();
+    config.controls = vec![ControlChoice::default(); 2];
+    config.controls[1].priority = 1;
+    let mut world = World::with(seed, config, Tables::default());
+    let leg = offer(&mut world);
+    (world, leg)
+}
+
+/// From now on the world's control is the other node.
+fn switch_to(world: &mut World, index: u16, control: Control) -> Control {
+    world.index = ControlIndex(index);
+    std::mem::replace(&mut world.control, control)
+}
+
+#[test]
+fn lat_14_a_call_that_its_control_has_not_begun_with_goes_to_another() {
+    let (mut world, old) = offered_to_the_first(31);
+    world.disconnect();
+    world.run_ms(200);
+    let first = switch_to(&mut world, 1, Control::default());
+    world.connect();
+    world.run_ms(1_500);
+    let new = world.control.offered();
+    assert_ne!(new, old, "another name");
+    assert_eq!(world.edge.counters().calls_offered_again, 1);
+    assert_eq!(world.phone(ALICE).failed(), None);
+    send(&mut world, new, new, CallCommand::Accept { codec: None });
+    world.run_ms(100);
+    assert!(world.control.is_answered(new));
+    // The first one comes back and learns that the call is none of its own any more.
+    let second = switch_to(&mut world, 0, first);
+    world.connect();
+    world.run_ms(100);
+    assert_eq!(world.control.ended(old), Some(EndReason::ControlLost));
+    switch_to(&mut world, 1, second);
+    send(&mut world, new, new, hangup());
+    world.run_ms(2_000);
+    assert_eq!(world.edge.legs_live(), 0);
+    assert_eq!(world.allocated.values().filter(|live| **live).count(), 0, "no sockets are left");
+}
+
+#[test]
+fn a_control_that_is_back_at_once_or_has_begun_keeps_its_call() {
+    // Back within the grace.
+    let (mut world, leg) = offered_to_the_first(32);
+    world.disconnect();
+    world.run_ms(300);
+    world.connect();
+    world.run_ms(3_000);
+    assert_eq!(world.edge.counters().calls_offered_again, 0);
+    send(&mut world, leg, leg, CallCommand::Accept { codec: None });
+    world.run_ms(100);
+    assert!(world.control.is_answered(leg));
+    send(&mut world, leg, leg, hangup());
+    world.check_clean();
+    // It had begun: only it knows how to go on.
+    let (mut world, leg) = offered_to_the_first(33);
+    send(&mut world, leg, leg, CallCommand::Progress { early_media: false });
+    world.disconnect();
+    let first = switch_to(&mut world, 1, Control::default());
+    world.connect();
+    world.run_ms(5_000);
+    assert!(world.control.events.is_empty());
+    switch_to(&mut world, 0, first);
+    world.connect();
+    send(&mut world, leg, leg, hangup());
+    world.run_ms(2_000);
+    assert_eq!(world.edge.legs_live(), 0);
+}
+
+#[test]
+fn a_caller_that_gives_up_before_the_call_is_offered_again_is_gone() {
+    let (mut world, _) = offered_to_the_first(34);
+    world.disconnect();
+    world.with_phone(ALICE, |alice, now| alice.hang_up(now));
+    world.run_ms(300);
+    switch_to(&mut world, 1, Control::default());
+    world.connect();
+    world.run_ms(3_000);
+    assert!(world.control.events.is_empty());
+    assert_eq!(world.edge.legs_live(), 0);
 }

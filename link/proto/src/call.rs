@@ -136,6 +136,9 @@ pub enum CallEvent {
         telephone_event: Option<u8>,
         /// SIP Call-ID.
         sip_call_id: String,
+        /// `X-` headers of the answer of a called endpoint.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
     },
     /// The endpoint holds or resumes.
     Hold {

@@ -1,8 +1,10 @@
 //! LAT-02: an edge and several control nodes, of different regions.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use e2e::raw::{Raw, header};
-use e2e::world::{LIMIT, ended, hears};
+use e2e::world::{LIMIT, ended, hears, is_terminal};
 use e2e::{ALICE_HZ, BOB, BOB_HZ, NUMBER, Setup, World, assert_undisturbed};
 use tandem_load::Step;
 use tandem_rig::process::wait_for;
@@ -133,5 +135,28 @@ fn lat_02_without_any_control_node_a_call_is_refused_and_the_edge_says_so() -> R
     wait_links(&world, [false, true])?;
     world.call_through(hears(&[900.0]))?;
     world.rig.control_again(&mut world.control)?;
+    world.finish()
+}
+
+/// Control dies while the web server lets it wait; the caller does not wait for its return.
+#[test]
+fn lat_14_a_call_that_control_has_not_begun_with_goes_to_another() -> Result<()> {
+    let mut world = two_controls()?;
+    world.app.page("/start", Page::verbs("<Pause/>").after(Duration::from_secs(8)));
+    let alice = world.call(hears(&[900.0]))?;
+    let asked = world.app.wait_for("/start", 1, LIMIT)?.remove(0);
+    let sid = asked.param("CallSid").context("CallSid")?.to_owned();
+    let killed = std::time::Instant::now();
+    world.control.process.kill()?;
+    ended(&alice)?;
+    // Found lost within 5 s, 1 s in which it might come back, and the tone itself.
+    ensure!(killed.elapsed() < Duration::from_secs(9), "{:?}", killed.elapsed());
+    let second = world.app.requests_for("/second").into_iter().next().context("second")?;
+    assert_ne!(second.param("CallSid"), Some(sid.as_str()), "another call to the other node");
+    world.wait_metric("calls_offered_again_total", 1.0)?;
+    world.rig.control_again(&mut world.control)?;
+    world.wait_status(&sid, "failed")?;
+    let rows = world.wait_terminal(&sid)?;
+    assert_eq!(rows.iter().filter(|row| is_terminal(row)).count(), 1);
     world.finish()
 }

@@ -245,6 +245,62 @@ fn tel_05_verbs_run_in_document_order() -> Result<()> {
     world.finish()
 }
 
+/// The called party is asked before it is connected, while the caller hears ringback.
+#[test]
+fn tel_05_a_called_party_is_screened_before_it_is_connected() -> Result<()> {
+    let world = Setup::new()?
+        .page(
+            "/screen",
+            Page::verbs(
+                "<Gather numDigits='1' timeout='1' action='/pressed'><Play>/900.wav</Play></Gather>\
+                 <Hangup/>",
+            ),
+        )
+        .page("/pressed", Page::verbs("<Play>/1100.wav</Play>"))
+        .page("/after", Page::verbs("<Play>/700.wav</Play>"))
+        .begin()?;
+    let asked = [Step::Answer, Step::wait_tone(900.0)];
+    let talk = [
+        Step::digits("1"),
+        Step::wait_tone(1100.0),
+        Step::wait_tone(ALICE_HZ),
+        Step::Wait(500),
+        Step::Hangup,
+    ];
+    let willing = Phone::callee("willing").tone(BOB_HZ).script([&asked[..], &talk].concat());
+    let silent = Phone::callee("silent").tone(BOB_HZ).script(asked);
+    let told: [(Phone, &[f64], (&str, &str)); 2] = [
+        (willing, &[BOB_HZ, 700.0], ("completed", "true")),
+        (silent, &[700.0], ("no-answer", "false")),
+    ];
+    for (bob, heard_hz, expected) in told {
+        let bob = world.bank.add(bob)?;
+        let noun = format!("<Sip url='/screen'>{}</Sip>", bob.uri());
+        world.app.page("/start", Page::verbs(&format!("<Dial action='/after'>{noun}</Dial>")));
+        let alice = world.call(hears(heard_hz))?;
+        let heard = ended(&alice)?;
+        ended(&bob)?;
+        let sid = world.sid_of(&alice)?;
+        assert!(!heard.heard_tone(900.0) && !heard.heard_tone(1100.0), "not for the caller");
+        assert_eq!(heard.heard_tone(BOB_HZ), expected.1 == "true", "nobody is connected unasked");
+        let mine = |path: &str, name: &str| {
+            let requests = world.app.requests_for(path);
+            let mine = requests.into_iter().find(|r| r.param(name) == Some(sid.as_str()));
+            mine.context(path.to_owned())
+        };
+        let screen = mine("/screen", "ParentCallSid")?;
+        assert_eq!(screen.param("CallStatus"), Some("in-progress"));
+        assert_eq!(screen.param("Direction"), Some("outbound-dial"));
+        assert_eq!(screen.param("SipDomain"), Some("127.0.0.1"));
+        assert!(signature::is_valid(TOKEN, &screen));
+        let after = mine("/after", "CallSid")?;
+        assert_eq!(after.param("DialCallSid"), screen.param("CallSid"));
+        let told = (after.param("DialCallStatus"), after.param("DialBridged"));
+        assert_eq!(told, (Some(expected.0), Some(expected.1)));
+    }
+    world.finish()
+}
+
 #[test]
 fn tel_05_reject_pause_and_gather_follow_the_attributes() -> Result<()> {
     let world = Setup::new()?

@@ -224,10 +224,14 @@ impl Plan {
         let (bye, long) = (play(ms(300, 2_000)), play(ms(4_000, 12_000)));
         add("next", format!("{bye}<Say>The end.</Say>"));
         add("fallback", format!("<Say>One moment.</Say>{bye}"));
+        // Without a draw: the seeds that found something go on as they did.
+        let screened = self.index.is_multiple_of(3);
+        let screen =
+            if screened { format!("url=\"{}\" ", self.url("screen")) } else { String::new() };
         let targets: String = (1..=self.called.len())
             .map(|role| {
                 format!(
-                    "<Number statusCallback=\"{}\" statusCallbackEvent=\"initiated ringing answered \
+                    "<Number {screen}statusCallback=\"{}\" statusCallbackEvent=\"initiated ringing answered \
                      completed\">{}</Number>",
                     self.url("leg"),
                     self.user(role)
@@ -262,6 +266,10 @@ impl Plan {
         for page in pages.values_mut() {
             page.delay_ms = ms(5, 400);
         }
+        let refuses = if self.index.is_multiple_of(9) { "<Hangup/>" } else { "" };
+        let ask = "<Gather numDigits=\"1\" timeout=\"1\"><Say>A call for you.</Say></Gather>";
+        let screen = Page::document(&format!("{ask}<Say>Here it is.</Say>{refuses}"));
+        pages.insert("screen", screen);
         let fault = ms(0, 4);
         if let (Kind::Fallback | Kind::Broken, Some(start)) = (self.kind, pages.get_mut("start")) {
             match fault {

@@ -3,6 +3,7 @@
 mod calls;
 mod demo;
 mod init;
+mod signature;
 mod up;
 
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ enum Command {
     Config(ConfigCommand),
     /// Show the live legs of an edge.
     Calls(calls::Arguments),
+    /// Show what the signatures of a request are made of.
+    Signature(signature::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -125,5 +128,6 @@ fn run(command: Command) -> anyhow::Result<()> {
             Role::Media => control::media_node::run_file(&file, true),
         },
         Command::Calls(arguments) => calls::run(&arguments),
+        Command::Signature(arguments) => signature::run(&arguments),
     }
 }

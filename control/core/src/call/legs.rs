@@ -15,6 +15,7 @@ use crate::directory::{StatusTarget, UrlMethod};
 use crate::geography;
 use crate::io::{Effect, StoreOp};
 use crate::record::{CallRecord, CallStatus, CallbackRow, Direction, TimelineEvent};
+use crate::verb::DialTarget;
 use crate::webhook::{overrides, request};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,8 +31,20 @@ pub(crate) struct Leg {
     /// Told to answer.
     pub accepted: bool,
     pub early_media: bool,
-    /// To be played after the answer.
-    pub send_digits: Option<String>,
+    /// Headers of its own in the answer of a called party.
+    #[serde(default)]
+    pub sip_headers: Vec<(String, String)>,
+    /// What Dial says about it: what comes before the conversation, where else it may be reached.
+    #[serde(default)]
+    pub target: Option<Box<DialTarget>>,
+}
+
+/// What `Answered` says.
+pub(crate) struct LegAnswer {
+    pub codec: AudioCodec,
+    pub telephone_event: Option<u8>,
+    pub sip_call_id: String,
+    pub headers: Vec<(String, String)>,
 }
 
 /// What `Ended` says.
@@ -107,7 +120,8 @@ impl Session {
             hanging_up: false,
             accepted: false,
             early_media: false,
-            send_digits: None,
+            sip_headers: Vec::new(),
+            target: None,
         };
         self.legs.insert(new.sid, leg);
         turn.new_legs.insert(new.sid);
@@ -168,20 +182,15 @@ impl Session {
         self.run_leg_ringing(turn, sid, early_media);
     }
 
-    pub(crate) fn leg_answered(
-        &mut self,
-        turn: &mut Turn<'_>,
-        sid: CallSid,
-        codec: AudioCodec,
-        telephone_event: Option<u8>,
-        sip_call_id: String,
-    ) {
+    pub(crate) fn leg_answered(&mut self, turn: &mut Turn<'_>, sid: CallSid, answer: LegAnswer) {
+        let LegAnswer { codec, telephone_event, sip_call_id, headers } = answer;
         let Some(leg) = self.legs.get_mut(&sid) else { return };
         if leg.ended() || leg.answered() {
             return;
         }
         leg.codec = codec;
         leg.telephone_event = telephone_event;
+        leg.sip_headers = headers;
         leg.accepted = true;
         leg.record.sip_call_id = Some(sip_call_id);
         leg.record.status = CallStatus::InProgress;

@@ -24,7 +24,6 @@ use crate::record::{DirectionLabel, ProcessorPlace, TimelineEvent};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Media {
     next_op: u32,
-    needs: Vec<Need>,
     graph: MediaGraph,
     steps: VecDeque<Vec<NodeCommand>>,
     awaiting: BTreeSet<(NodeId, u64)>,
@@ -117,13 +116,30 @@ impl Session {
         OpId(self.media.next_op)
     }
 
-    /// Plans for `needs`, and for recordings beside the instructions, and sends what leads there.
+    /// Plans for what the present document needs from now on, and sends what leads there. Without a
+    /// plan everything stays as it is.
     pub(crate) fn set_needs(
         &mut self,
         turn: &mut Turn<'_>,
-        mut needs: Vec<Need>,
+        needs: Vec<Need>,
     ) -> Result<(), PlanError> {
-        needs.retain(|need| op_of(need).is_none_or(|op| !self.leg_recordings.contains_key(&op)));
+        let before = std::mem::replace(&mut self.run.needs, needs);
+        let planned = self.plan_now(turn);
+        if planned.is_err() {
+            self.run.needs = before;
+        }
+        planned
+    }
+
+    /// What all documents of the session need, without recordings beside them.
+    fn needs_of_documents(&self) -> Vec<Need> {
+        let runs = std::iter::once(&self.run).chain(self.screenings.values());
+        runs.flat_map(|run| run.needs.iter().cloned()).collect()
+    }
+
+    /// Plans for the documents, and for recordings beside them.
+    fn plan_now(&mut self, turn: &mut Turn<'_>) -> Result<(), PlanError> {
+        let needs = self.needs_of_documents();
         let beside = self.leg_recording_needs();
         if beside.is_empty() {
             return self.plan_needs(turn, needs);
@@ -142,17 +158,14 @@ impl Session {
 
     /// A recording was added, the instructions are the same.
     pub(crate) fn plan_again(&mut self, turn: &mut Turn<'_>) -> Result<(), PlanError> {
-        let mut needs = self.media.needs.clone();
-        needs.retain(|need| op_of(need).is_none_or(|op| !self.leg_recordings.contains_key(&op)));
+        let mut needs = self.needs_of_documents();
         needs.extend(self.leg_recording_needs());
         self.plan_needs(turn, needs)
     }
 
-    /// A recording has ended, the instructions are the same.
-    pub(crate) fn needs_without(&mut self, turn: &mut Turn<'_>, op: OpId) {
-        let mut needs = std::mem::take(&mut self.media.needs);
-        needs.retain(|need| op_of(need) != Some(op));
-        if self.set_needs(turn, needs).is_err() {
+    /// Something has ended by itself, or is wanted no more; the rest is the same.
+    pub(crate) fn plan_rest(&mut self, turn: &mut Turn<'_>) {
+        if self.plan_now(turn).is_err() {
             turn.metrics.internal_errors += 1;
         }
     }
@@ -182,13 +195,12 @@ impl Session {
         }
         let input = PlanInput {
             legs,
-            needs: needs.clone(),
+            needs,
             nodes,
             used: turn.nodes.used_beside(&self.media.graph.usage()),
             policy: Policy { core_regions: turn.config.core_regions.clone() },
         };
         let graph = plan(&input)?;
-        self.media.needs = needs;
         let steps = difference(&self.media.graph, &graph);
         let changed = self.media.graph != graph;
         self.media.graph = graph;
@@ -289,15 +301,19 @@ impl Session {
             MediaEvent::PlayDone { op, end } => {
                 self.forget(op);
                 self.start_what_waits_for(turn, op);
-                self.run_play_done(turn, op, end);
+                let screened = self.run_with_op(op);
+                self.in_run(turn, screened, |session, turn| session.run_play_done(turn, op, end));
             }
             MediaEvent::CollectDone { op, digits, end } => {
                 self.forget(op);
+                let screened = self.run_with_op(op);
                 if !digits.is_empty() {
                     let event = TimelineEvent::Digits { digits: self.shown(turn, &digits) };
-                    self.note(turn, Some(self.sid), event);
+                    self.note(turn, Some(screened.unwrap_or(self.sid)), event);
                 }
-                self.run_collect_done(turn, op, digits, end);
+                self.in_run(turn, screened, |session, turn| {
+                    session.run_collect_done(turn, op, digits, end);
+                });
             }
             MediaEvent::RecordDone { op, recording, duration_ms, end } => {
                 self.forget(op);
@@ -348,7 +364,9 @@ impl Session {
     /// A program ended by itself.
     fn forget(&mut self, op: OpId) {
         self.media.graph.forget(op);
-        self.media.needs.retain(|need| op_of(need) != Some(op));
+        for run in std::iter::once(&mut self.run).chain(self.screenings.values_mut()) {
+            run.needs.retain(|need| op_of(need) != Some(op));
+        }
     }
 
     /// Programs on another node than the play they wait for are started by command.
@@ -362,7 +380,7 @@ impl Session {
             }
             _ => None,
         };
-        let waiting: Vec<OpId> = self.media.needs.iter().filter_map(waits).collect();
+        let waiting: Vec<OpId> = self.needs_of_documents().iter().filter_map(waits).collect();
         for op in waiting {
             let Some(processor) = self.media.graph.processors.get(&op) else { continue };
             let by_command = match &processor.command {
@@ -381,13 +399,13 @@ impl Session {
     /// The leg's node has taken its port away; what is left of it elsewhere goes now.
     pub(crate) fn media_leg_ended(&mut self, turn: &mut Turn<'_>, leg: CallSid) {
         self.media.graph.forget_leg(leg);
+        for run in std::iter::once(&mut self.run).chain(self.screenings.values_mut()) {
+            run.needs.retain(|need| !legs_of(need).contains(&leg));
+        }
         for step in &mut self.media.steps {
             step.retain(|command| command.leg != leg || op_of_command(&command.command).is_none());
         }
-        let needs = std::mem::take(&mut self.media.needs);
-        if self.set_needs(turn, needs).is_err() {
-            turn.metrics.internal_errors += 1;
-        }
+        self.plan_rest(turn);
     }
 
     /// A node is gone with its programs and channels. All of it is forgotten before anybody hears
@@ -441,10 +459,10 @@ impl Session {
     /// that run are left where they are; only conversations move.
     pub(crate) fn replan(&mut self, turn: &mut Turn<'_>) {
         let conversation = |need: &Need| matches!(need, Need::Bridge { .. } | Need::Feed { .. });
-        if !self.media.needs.is_empty() && self.media.needs.iter().all(conversation) {
-            let needs = self.media.needs.clone();
+        let needs = self.needs_of_documents();
+        if self.leg_recordings.is_empty() && !needs.is_empty() && needs.iter().all(conversation) {
             // Without a plan the graph in force stays as it is.
-            let _ = self.set_needs(turn, needs);
+            let _ = self.plan_needs(turn, needs);
         }
     }
 

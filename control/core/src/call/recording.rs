@@ -127,7 +127,7 @@ impl Session {
         let (command, status) = match change {
             Change::Stop => {
                 self.leg_recordings.remove(&op);
-                return self.needs_without(turn, op);
+                return self.plan_rest(turn);
             }
             Change::Pause { silence } => {
                 (MediaCommand::PauseRecord { op, silence }, RecordingStatus::Paused)
@@ -170,13 +170,12 @@ impl Session {
         &mut self,
         turn: &mut Turn<'_>,
         call: CallSid,
-        source: &str,
+        (source, track): (&str, RecordTrack),
         channels: u32,
         callback: Option<UrlMethod>,
         events: Vec<String>,
     ) -> RecordingSid {
         let sid = RecordingSid::mint(turn.rng);
-        let track = if source == "RecordVerb" { RecordTrack::Received } else { RecordTrack::Both };
         self.recording_begins_as(turn, sid, call, (source, track), channels, callback, events);
         sid
     }

@@ -14,7 +14,7 @@ use super::needs::Media;
 use super::recording::{LegRecording, PendingRecording, RecordOptions};
 use super::timeline::Timeline;
 use super::turn::Turn;
-use crate::io::Effect;
+use crate::io::{Effect, SetCookie};
 use crate::record::Alert;
 use crate::run::runner::{Activity, Run};
 use crate::run::verification::Verification;
@@ -73,11 +73,18 @@ pub(crate) struct Session {
     pub media: Media,
     pub fallbacks: Fallbacks,
     pub run: Run,
+    /// Documents that called parties go through before they are connected, by leg. While one of
+    /// them is in its turn it is [`Self::run`], and that of the first leg is in here.
+    #[serde(default)]
+    pub screenings: BTreeMap<CallSid, Run>,
     pub timeline: Timeline,
     pub recordings: BTreeMap<RecordingSid, PendingRecording>,
     /// Programs that record a leg whatever the instructions do.
     #[serde(default)]
     pub leg_recordings: BTreeMap<OpId, LegRecording>,
+    /// What web servers have set.
+    #[serde(default)]
+    pub cookies: Vec<SetCookie>,
     /// Numbers requests in the log.
     pub requests: u64,
     #[serde(skip)]
@@ -103,9 +110,11 @@ impl Session {
             media: Media::default(),
             fallbacks: Fallbacks::default(),
             run: Run::default(),
+            screenings: BTreeMap::new(),
             timeline: Timeline::new(now),
             recordings: BTreeMap::new(),
             leg_recordings: BTreeMap::new(),
+            cookies: Vec::new(),
             requests: 0,
             timers: BTreeMap::new(),
             node_deadlines: BTreeMap::new(),
@@ -133,8 +142,10 @@ impl Session {
             // Creation is the hub's business: a repeat of it never gets here.
             CallEvent::Offered(_) => turn.metrics.events_unknown += 1,
             CallEvent::Ringing { early_media, .. } => self.leg_ringing(turn, m.leg, early_media),
-            CallEvent::Answered { codec, telephone_event, sip_call_id } => {
-                self.leg_answered(turn, m.leg, codec, telephone_event, sip_call_id);
+            CallEvent::Answered { codec, telephone_event, sip_call_id, headers } => {
+                let answer =
+                    super::legs::LegAnswer { codec, telephone_event, sip_call_id, headers };
+                self.leg_answered(turn, m.leg, answer);
             }
             CallEvent::Hold { .. } => {}
             CallEvent::Ended { reason, whose, sip_status, stats, answered_ms } => {
@@ -165,6 +176,19 @@ impl Session {
             link.outbox.take_over(epoch);
         }
         self.watch_nodes(turn);
+        self.resume_run(turn);
+        let screened: Vec<CallSid> = self.screenings.keys().copied().collect();
+        for leg in screened {
+            self.in_run(turn, Some(leg), Session::resume_run);
+        }
+        if self.facts.verification.as_ref().is_some_and(|v| v.delayed.is_some()) {
+            self.arm(turn, Timer::CallDelay, 0);
+        }
+        // The epoch has risen: write it down even if nothing else happens.
+        turn.effect(Effect::CallbacksWaiting);
+    }
+
+    fn resume_run(&mut self, turn: &mut Turn<'_>) {
         match &self.run.activity {
             Activity::Fetching(_) => self.repeat_fetch(turn),
             Activity::Preparing(_) => self.request_prompts(turn),
@@ -174,11 +198,6 @@ impl Session {
             }
             _ => {}
         }
-        if self.facts.verification.as_ref().is_some_and(|v| v.delayed.is_some()) {
-            self.arm(turn, Timer::CallDelay, 0);
-        }
-        // The epoch has risen: write it down even if nothing else happens.
-        turn.effect(Effect::CallbacksWaiting);
     }
 
     /// Nodes with living legs that are not connected get a deadline.
@@ -263,7 +282,7 @@ impl Session {
         let alert = Alert {
             sid: format!("NO{}", turn.token()),
             account: self.account,
-            call: Some(self.sid),
+            call: Some(self.subject()),
             at_unix_ms: turn.unix_ms,
             log_level,
             code,

@@ -109,7 +109,8 @@ impl Nodes {
 pub(crate) struct Waiting {
     next: u64,
     pub fetches: BTreeMap<FetchId, CallSid>,
-    pub media: BTreeMap<MediaRequestId, (CallSid, u64)>,
+    /// Session, leg that is screened, slot.
+    pub media: BTreeMap<MediaRequestId, (CallSid, Option<CallSid>, u64)>,
 }
 
 impl Waiting {
@@ -124,10 +125,15 @@ impl Waiting {
         id
     }
 
-    /// `slot` tells the session which of its requests it is.
-    pub(crate) fn media(&mut self, session: CallSid, slot: u64) -> MediaRequestId {
+    /// `screened` and `slot` tell the session which of its requests it is.
+    pub(crate) fn media(
+        &mut self,
+        session: CallSid,
+        screened: Option<CallSid>,
+        slot: u64,
+    ) -> MediaRequestId {
         let id = MediaRequestId(self.number());
-        self.media.insert(id, (session, slot));
+        self.media.insert(id, (session, screened, slot));
         id
     }
 }

@@ -22,10 +22,11 @@ impl<'a> Attributes<'a> {
         warnings: &'a mut Vec<DocError>,
     ) -> Attributes<'a> {
         for (name, _) in &element.attributes {
-            let known = known.contains(&name.as_str());
-            // Name spaces are declared by attributes.
-            if !known && !name.starts_with("xmlns") && name != "schemaLocation" {
-                let message = format!("{} has no attribute {name}", element.name);
+            let known_name = known.contains(&name.as_str());
+            if !known_name {
+                let meant = known.iter().find(|known| known.eq_ignore_ascii_case(name));
+                let hint = meant.map(|it| format!("; it is written {it}")).unwrap_or_default();
+                let message = format!("{} has no attribute {name}{hint}", element.name);
                 warnings.push(DocError::new(SCHEMA, message));
             }
         }
@@ -42,7 +43,8 @@ impl<'a> Attributes<'a> {
         self.element.attribute(name).map(|value| value.trim().to_owned())
     }
 
-    fn bad(&mut self, name: &str, code: u32) {
+    /// Reports a value.
+    pub fn bad(&mut self, name: &str, code: u32) {
         let value = self.element.attribute(name).unwrap_or_default();
         let shown: String = value.chars().take(80).collect();
         let message = format!("{} {name}={shown:?} is not allowed", self.element.name);
@@ -57,6 +59,17 @@ impl<'a> Attributes<'a> {
             self.bad(name, code);
         }
         parsed
+    }
+
+    /// A number; one beyond the limits counts as the nearest that is allowed.
+    pub fn clamped(&mut self, name: &str, limits: RangeInclusive<u64>, code: u32) -> Option<u64> {
+        let value = self.element.attribute(name)?.trim();
+        let wanted: Option<u64> = value.parse().ok();
+        let allowed = wanted.map(|n| n.clamp(*limits.start(), *limits.end()));
+        if wanted.is_none() || wanted != allowed {
+            self.bad(name, code);
+        }
+        allowed
     }
 
     /// `true` or `false`.

@@ -17,24 +17,41 @@ pub fn interpret(
 ) -> Result<Document, DocError> {
     let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
     let essence = essence.trim().to_ascii_lowercase();
+    let charset = charset_of(content_type.unwrap_or_default());
+    let charset = charset.as_deref();
     let blank = body.iter().all(u8::is_ascii_whitespace);
     if blank {
         return Err(DocError::new(BODY_EMPTY, "the response has no body"));
     }
     match essence.as_str() {
-        "text/xml" | "application/xml" | "text/html" => parse(body, bytes_max),
-        "" if body.trim_ascii_start().starts_with(b"<") => parse(body, bytes_max),
-        "text/plain" => match parse(body, bytes_max) {
-            Ok(document) => Ok(document),
-            Err(_) if !body.trim_ascii_start().starts_with(b"<") => spoken(body, bytes_max),
-            Err(error) => Err(error),
-        },
+        "text/xml" | "application/xml" | "text/html" => parse(body, charset, bytes_max),
+        "" if is_markup(body) => parse(body, charset, bytes_max),
+        "text/plain" if is_markup(body) => parse(body, charset, bytes_max),
+        "text/plain" => spoken(body, charset, bytes_max),
         audio if is_audio(audio) => {
             let play = Play { content: PlayContent::Url(url.to_owned()), times: 1 };
             Ok(Document { verbs: vec![Verb::Play(play)], warnings: Vec::new() })
         }
         other => Err(DocError::new(CONTENT_TYPE, format!("content type {other:?}"))),
     }
+}
+
+/// Whether the first character that shows is an angle bracket, in whatever encoding.
+fn is_markup(body: &[u8]) -> bool {
+    let head = body.get(..body.len().min(64)).unwrap_or_default();
+    let mark = |byte: &&u8| !matches!(byte, 0 | 0xef | 0xbb | 0xbf | 0xfe | 0xff);
+    let mut shown = head.iter().filter(mark).filter(|byte| !byte.is_ascii_whitespace());
+    shown.next() == Some(&b'<')
+}
+
+/// The `charset` parameter.
+fn charset_of(content_type: &str) -> Option<String> {
+    content_type.split(';').skip(1).find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        let value = value.trim().trim_matches(['"', '\'']);
+        let fits = name.trim().eq_ignore_ascii_case("charset") && !value.is_empty();
+        fits.then(|| value.to_owned())
+    })
 }
 
 fn is_audio(essence: &str) -> bool {
@@ -59,12 +76,15 @@ fn is_audio(essence: &str) -> bool {
     })
 }
 
-fn spoken(body: &[u8], bytes_max: usize) -> Result<Document, DocError> {
+fn spoken(body: &[u8], charset: Option<&str>, bytes_max: usize) -> Result<Document, DocError> {
     if body.len() > bytes_max {
         let message = format!("more than {bytes_max} bytes");
         return Err(DocError::new(crate::error_code::BODY_TOO_LARGE, message));
     }
-    let text = String::from_utf8_lossy(body).trim().to_owned();
+    // Better a strange word than silence.
+    let text = super::charset::decode(body, charset)
+        .unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
+    let text = text.trim().to_owned();
     let say = Say { text, voice: None, language: None, times: 1 };
     Ok(Document { verbs: vec![Verb::Say(say)], warnings: Vec::new() })
 }
@@ -91,6 +111,10 @@ mod tests {
             ("text/plain", xml, "Hangup"),
             ("text/plain", b"Hello there", "Say"),
             ("text/plain", b"<Response>", "12100"),
+            ("text/xml; charset=iso-8859-1", b"<Response><Say>\xe9</Say></Response>", "Say"),
+            ("text/xml", b"<Response><Say>\xe9</Say></Response>", "12100"),
+            ("text/plain; charset=\"latin1\"", b"\xe9t\xe9", "Say"),
+            ("", b"\xef\xbb\xbf<Response/>", ""),
             ("audio/mpeg", b"ID3", "Play"),
             ("audio/x-wav", b"RIFF", "Play"),
             ("application/json", b"{}", "12300"),

@@ -1,6 +1,7 @@
 //! Instruction documents: from bytes and a content type to verbs.
 
 pub mod attribute;
+pub mod charset;
 pub mod mime;
 pub mod parse;
 pub mod template;

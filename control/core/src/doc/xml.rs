@@ -4,7 +4,7 @@
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
-use super::DocError;
+use super::{DocError, charset};
 use crate::error_code::{BODY_TOO_LARGE, PARSE_FAILURE};
 
 const DEPTH_MAX: usize = 16;
@@ -94,16 +94,25 @@ impl Element {
 
 /// Reads a whole document and returns its root.
 ///
+/// `charset` is the parameter of the content type.
+///
 /// # Errors
 /// 11750 above `bytes_max`, 12100 for everything that is not well-formed or not accepted.
-pub fn read(bytes: &[u8], bytes_max: usize) -> Result<Element, DocError> {
+pub fn read(bytes: &[u8], charset: Option<&str>, bytes_max: usize) -> Result<Element, DocError> {
     if bytes.len() > bytes_max {
         return Err(DocError::new(BODY_TOO_LARGE, format!("more than {bytes_max} bytes")));
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| failure(error.valid_up_to(), "not UTF-8"))?
-        .trim_start_matches('\u{feff}')
-        .trim_start();
+    let text = charset::decode(bytes, charset).map_err(|why| DocError::new(PARSE_FAILURE, why))?;
+    let text = text.as_str();
+    if let Some(offset) = text.find(|c| !is_allowed(c)) {
+        return Err(failure(offset, "a character that XML does not allow"));
+    }
+    if text.trim_start().starts_with("<?xml") && !text.starts_with("<?xml") {
+        return Err(failure(
+            0,
+            "something stands before the XML declaration, perhaps a blank line",
+        ));
+    }
     let mut reader = Reader::from_str(text);
     let mut builder = Builder::default();
     loop {
@@ -126,6 +135,11 @@ pub fn read(bytes: &[u8], bytes_max: usize) -> Result<Element, DocError> {
         step.map_err(|message| failure(offset, &message))?;
     }
     builder.finish().map_err(|message| failure(text.len(), &message))
+}
+
+/// XML 1.0 §2.2.
+fn is_allowed(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 fn failure(offset: usize, message: &str) -> DocError {
@@ -153,6 +167,9 @@ impl Builder {
             let attribute = attribute.map_err(|error| error.to_string())?;
             if element.attributes.len() >= ATTRIBUTES_MAX {
                 return Err("too many attributes".to_owned());
+            }
+            if is_of_xml(attribute.key.0) {
+                continue;
             }
             let value = attribute
                 .normalized_value(XmlVersion::Implicit1_0)
@@ -188,6 +205,9 @@ impl Builder {
 
     fn reference(&mut self, character: Option<char>, name: &str) -> Result<(), String> {
         if let Some(character) = character {
+            if !is_allowed(character) {
+                return Err(format!("character reference {name} is not allowed"));
+            }
             return self.text(character.encode_utf8(&mut [0; 4]));
         }
         match name {
@@ -208,6 +228,11 @@ impl Builder {
     }
 }
 
+/// Declarations of name spaces and hints at a schema say nothing about a call.
+fn is_of_xml(name: &str) -> bool {
+    name == "xmlns" || name.starts_with("xmlns:") || name.starts_with("xsi:")
+}
+
 fn local(name: &str) -> &str {
     name.rsplit(':').next().unwrap_or(name)
 }
@@ -218,11 +243,15 @@ mod tests {
 
     #[test]
     fn text_attributes_and_references_are_read() {
-        let xml = "\u{feff}\n<?xml version=\"1.0\"?><!-- c --><R a='1 &amp; 2'>x &lt;&#65;<b>y</b>\
+        let xml = "\u{feff}<?xml version=\"1.0\"?><!-- c --><R a='1 &amp; 2'>x &lt;&#65;<b>y</b>\
                    <![CDATA[<z>]]></R>";
-        let root = read(xml.as_bytes(), 1000).unwrap();
+        let root = read(xml.as_bytes(), None, 1000).unwrap();
         assert_eq!(root.attribute("a"), Some("1 & 2"));
         assert_eq!(root.text(), "x <Ay<z>");
+        let xml =
+            "<t:R xmlns:t='u' xmlns='v' xmlns:xsi='w' xsi:noNamespaceSchemaLocation='s' t:a='1'/>";
+        let root = read(xml.as_bytes(), None, 1000).unwrap();
+        assert_eq!((root.name.as_str(), root.attributes.len()), ("R", 1));
     }
 
     #[test]
@@ -243,13 +272,17 @@ mod tests {
             ("<a>&#xFFFFFFFF;</a>", 12100),
             ("<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>", 12100),
             ("<a b=1/>", 12100),
+            ("\n<?xml version='1.0'?><a/>", 12100),
+            ("<a>&#1;</a>", 12100),
+            ("<a b='\u{1}'/>", 12100),
+            ("<?xml version='1.0' encoding='koi8-r'?><a/>", 12100),
             (deep.as_str(), 12100),
             (many.as_str(), 12100),
             (long.as_str(), 11750),
         ] {
             let shown: String = xml.chars().take(40).collect();
-            assert_eq!(read(xml.as_bytes(), 64 * 1024).unwrap_err().code, code, "{shown}");
+            assert_eq!(read(xml.as_bytes(), None, 64 * 1024).unwrap_err().code, code, "{shown}");
         }
-        assert_eq!(read(b"<a>\xff</a>", 100).unwrap_err().code, 12100);
+        assert_eq!(read(b"<a>\xff</a>", None, 100).unwrap_err().code, 12100);
     }
 }

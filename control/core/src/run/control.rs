@@ -146,7 +146,7 @@ impl Form<'_> {
         if text.chars().count() > TWIML_CHARACTERS_MAX {
             return Err(error(400, code::API_PARAMETER, "Twiml is too long"));
         }
-        crate::doc::parse::parse(text.as_bytes(), turn.config.document_bytes_max)
+        crate::doc::parse::parse(text.as_bytes(), Some("utf-8"), turn.config.document_bytes_max)
             .map(Some)
             .map_err(|e| error(400, e.code, &e.message))
     }
@@ -408,6 +408,7 @@ impl Session {
             Activity::Dialing(dialing) => self.abandon_dial(turn, &dialing),
             _ => {}
         }
+        self.end_screenings(turn);
         self.timers.remove(&crate::call::session::Timer::PickUp);
         if self.set_needs(turn, Vec::new()).is_err() {
             turn.metrics.internal_errors += 1;

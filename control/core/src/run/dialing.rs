@@ -2,26 +2,28 @@
 //! instructions go on.
 //!
 //! ```text
-//! calling ──answer──▶ (digits) ──▶ talking ──callee ends / star──▶ action or next verb
-//!    └── nobody left ─────────────────────────────────────────────▶ action or next verb
+//! calling ──answer──▶ (digits, screening) ──▶ talking ──callee ends / star──▶ action or next verb
+//!    └── nobody left ────────────────────────────────────────────────────────▶ action or next verb
 //! ```
 
 use std::collections::BTreeSet;
 
 use link_proto::call::{Blame, CallCommand, DialParams, EndReason, OnPeerEnd};
-use link_proto::media::{PlayItem, RecordRules, StartWhen};
+use link_proto::media::{PlayItem, RecordRules, RecordTrack, StartWhen};
 use link_proto::plan::Need;
 use link_proto::{CallSid, NodeId, OpId, RecordingSid};
+use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::runner::Activity;
 use crate::call::legs::NewLeg;
+use crate::call::recording::{Change, RecordOptions};
 use crate::call::session::Session;
 use crate::call::turn::Turn;
 use crate::directory::{self, StatusTarget};
 use crate::error_code;
 use crate::record::{CallStatus, Direction};
-use crate::verb::{Dial, DialTarget};
+use crate::verb::{Dial, DialTarget, SipUri};
 
 /// A recording of a conversation ends with it; the verb's limit is the conversation's.
 const RECORD_MAX_MS: u64 = 86_400_000;
@@ -74,15 +76,47 @@ impl Session {
             return self.dial_over(turn);
         }
         self.dial_next(turn);
-        if self.caller_answered() && matches!(&self.run.activity, Activity::Dialing(_)) {
-            let country =
-                verb.ring_tone.clone().unwrap_or_else(|| turn.config.ringback_country.clone());
+        if matches!(&self.run.activity, Activity::Dialing(_)) {
+            self.ring_back(turn);
+            self.record_ringing(turn);
+        }
+    }
+
+    /// The caller hears that somebody is rung.
+    fn ring_back(&mut self, turn: &mut Turn<'_>) {
+        let Activity::Dialing(dialing) = &self.run.activity else { return };
+        let country = dialing.verb.ring_tone.clone();
+        let country = country.unwrap_or_else(|| turn.config.ringback_country.clone());
+        let mut needs = Vec::new();
+        if self.caller_answered() {
             let (op, leg, items) = (self.new_op(), self.sid, vec![PlayItem::Ringback { country }]);
-            // Without a place for ringback the caller waits in silence.
-            let needs = vec![Need::Play { op, leg, items, speech: false }];
-            if self.set_needs(turn, needs).is_err() {
-                turn.metrics.internal_errors += 1;
-            }
+            needs.push(Need::Play { op, leg, items, speech: false });
+        }
+        // Without a place for ringback the caller waits in silence.
+        if self.set_needs(turn, needs).is_err() {
+            turn.metrics.internal_errors += 1;
+        }
+    }
+
+    /// `record-from-ringing`: the caller's leg is recorded, with what is sent to it, beside the
+    /// instructions. Where that cannot be done the conversation alone is recorded.
+    fn record_ringing(&mut self, turn: &mut Turn<'_>) {
+        let Activity::Dialing(dialing) = &self.run.activity else { return };
+        let verb = &dialing.verb;
+        let Some(how) = verb.record.filter(|how| how.ringing && self.caller_answered()) else {
+            return;
+        };
+        let options = RecordOptions {
+            track: how.track,
+            dual: how.dual,
+            trim: verb.trim,
+            callback: verb.recording_callback.clone(),
+            events: verb.recording_callback_events.clone(),
+        };
+        let (sid, leg) = (RecordingSid::mint(turn.rng), self.sid);
+        let begun = self.record_leg(turn, sid, leg, "DialVerb", options).is_some();
+        if let Activity::Dialing(dialing) = &mut self.run.activity {
+            dialing.recording = Some(sid).filter(|_| begun);
         }
     }
 
@@ -118,6 +152,13 @@ impl Session {
 
     fn dial_target(&mut self, turn: &mut Turn<'_>, verb: &Dial, target: &DialTarget) -> CallSid {
         let sid = CallSid::mint(turn.rng);
+        let (mut target, mut rest) = (target.clone(), target.clone());
+        if let Some(uri) = choose_uri(turn, &mut rest.uris) {
+            target.to = uri.to;
+            target.username = uri.username.or(target.username);
+            target.password = uri.password.or(target.password);
+            target.headers.extend(uri.headers);
+        }
         let caller = self.caller().map(|leg| (leg.record.clone(), leg.codec));
         let (home, codec, caller_from, caller_to) = match caller {
             Some((r, codec)) => (r.node, codec, (r.direction, r.from), r.to),
@@ -155,10 +196,17 @@ impl Session {
             near_leg: (node == home).then_some(self.sid),
         };
         self.dial(turn, new, params);
+        let screen = target.screen.clone().and_then(|screen| self.absolute_target(turn, screen));
+        let refused = target.screen.is_some() && screen.is_none();
+        rest.screen = screen;
         if let Some(leg) = self.legs.get_mut(&sid) {
-            leg.send_digits = target.send_digits.clone();
+            leg.target = Some(Box::new(rest));
         }
         self.command(turn, sid, CallCommand::TimeLimit { limit_ms: verb.time_limit_ms });
+        if refused {
+            // Nobody is connected unseen.
+            self.hang_up(turn, sid, EndReason::Canceled, Blame::Customer);
+        }
         sid
     }
 
@@ -182,14 +230,20 @@ impl Session {
         if dialing.winner.is_some() || !dialing.legs.contains(&leg) {
             return self.hang_up(turn, leg, EndReason::Canceled, Blame::Us);
         }
-        dialing.winner = Some(leg);
-        dialing.waiting.clear();
-        let others: Vec<CallSid> = dialing.legs.iter().copied().filter(|l| *l != leg).collect();
-        for other in others {
-            self.hang_up(turn, other, EndReason::Canceled, Blame::Us);
+        let early = dialing.early == Some(leg);
+        let target = self.legs.get_mut(&leg).and_then(|leg| leg.target.take());
+        let (digits, screen) =
+            target.map(|target| (target.send_digits, target.screen)).unwrap_or_default();
+        if let Some(target) = screen {
+            if early {
+                if let Activity::Dialing(dialing) = &mut self.run.activity {
+                    dialing.early = None;
+                }
+                self.ring_back(turn);
+            }
+            return self.start_screening(turn, leg, target, digits);
         }
-        self.accept(turn);
-        let digits = self.legs.get_mut(&leg).and_then(|leg| leg.send_digits.take());
+        self.dial_won(turn, leg);
         let Some(digits) = digits else { return self.bridge(turn, leg) };
         let op = self.new_op();
         if let Activity::Dialing(dialing) = &mut self.run.activity {
@@ -199,6 +253,32 @@ impl Session {
         if self.set_needs(turn, vec![Need::Play { op, leg, items, speech: false }]).is_err() {
             self.bridge(turn, leg);
         }
+    }
+
+    /// One is to be connected: the others are let go.
+    fn dial_won(&mut self, turn: &mut Turn<'_>, leg: CallSid) {
+        let Activity::Dialing(dialing) = &mut self.run.activity else { return };
+        dialing.winner = Some(leg);
+        dialing.waiting.clear();
+        let others: Vec<CallSid> = dialing.legs.iter().copied().filter(|l| *l != leg).collect();
+        for other in others {
+            self.end_screening(turn, other);
+            self.hang_up(turn, other, EndReason::Canceled, Blame::Us);
+        }
+    }
+
+    /// A screening is over: the leg may be connected, or is let go.
+    pub(crate) fn dial_screened(&mut self, turn: &mut Turn<'_>, leg: CallSid, accepted: bool) {
+        let Activity::Dialing(dialing) = &self.run.activity else { return };
+        if dialing.winner.is_some() || !dialing.legs.contains(&leg) {
+            return self.hang_up(turn, leg, EndReason::Canceled, Blame::Us);
+        }
+        if accepted {
+            self.dial_won(turn, leg);
+            return self.bridge(turn, leg);
+        }
+        self.hang_up(turn, leg, EndReason::Hangup, Blame::Customer);
+        self.plan_rest(turn);
     }
 
     pub(crate) fn dial_play_done(&mut self, turn: &mut Turn<'_>, op: OpId) {
@@ -213,37 +293,22 @@ impl Session {
         if dialing.bridged {
             return;
         }
-        let (verb, caller) = (dialing.verb.clone(), self.sid);
+        let (verb, caller, recorded) = (dialing.verb.clone(), self.sid, dialing.recording);
+        self.accept(turn);
         self.timeline.phase_over(turn.now);
         self.phase(turn, "Dial bridged");
         let mut needs = vec![Need::Bridge { a: caller, b: callee }];
         let watch = (!verb.hangup_on.is_empty()).then(|| self.new_op());
         let keys = verb.hangup_on.clone();
         needs.extend(watch.map(|op| Need::Watch { op, leg: caller, keys }));
-        let recording = verb.record.map(|how| {
-            let channels = if how.dual { 2 } else { 1 };
-            let (callback, events) =
-                (verb.recording_callback.clone(), verb.recording_callback_events.clone());
-            let sid = self.recording_begins(turn, caller, "DialVerb", channels, callback, events);
-            let rules = RecordRules {
-                recording: sid,
-                with: None,
-                track: Default::default(),
-                dual_channel: how.dual,
-                start: StartWhen::Now,
-                length_max_ms: RECORD_MAX_MS,
-                silence_timeout_ms: 0,
-                finish_on: String::new(),
-                trim_silence: verb.trim,
-            };
-            let op = self.new_op();
-            needs.push(Need::Record { op, leg: caller, with: Some(callee), rules });
-            sid
-        });
+        let recording = match recorded {
+            Some(_) => None,
+            None => self.record_conversation(turn, &verb, callee, &mut needs),
+        };
         if let Activity::Dialing(dialing) = &mut self.run.activity {
             dialing.bridged = true;
             dialing.watch = watch;
-            dialing.recording = recording;
+            dialing.recording = recorded.or(recording);
         }
         if let Err(error) = self.set_needs(turn, needs) {
             if let Some(sid) = recording {
@@ -264,6 +329,43 @@ impl Session {
         }
     }
 
+    /// What records the conversation, if the verb wants that.
+    fn record_conversation(
+        &mut self,
+        turn: &mut Turn<'_>,
+        verb: &Dial,
+        callee: CallSid,
+        needs: &mut Vec<Need>,
+    ) -> Option<RecordingSid> {
+        let how = verb.record?;
+        let caller = self.sid;
+        let channels = if how.dual { 2 } else { 1 };
+        let (callback, events) =
+            (verb.recording_callback.clone(), verb.recording_callback_events.clone());
+        let source = ("DialVerb", how.track);
+        let sid = self.recording_begins(turn, caller, source, channels, callback, events);
+        let rules = RecordRules {
+            recording: sid,
+            with: None,
+            // What arrives, at one leg or both.
+            track: RecordTrack::Received,
+            dual_channel: how.dual,
+            start: StartWhen::Now,
+            length_max_ms: RECORD_MAX_MS,
+            silence_timeout_ms: 0,
+            finish_on: String::new(),
+            trim_silence: verb.trim,
+        };
+        let (leg, with) = match how.track {
+            RecordTrack::Both => (caller, Some(callee)),
+            RecordTrack::Received => (caller, None),
+            RecordTrack::Sent => (callee, None),
+        };
+        let op = self.new_op();
+        needs.push(Need::Record { op, leg, with, rules });
+        Some(sid)
+    }
+
     /// Star ends the other leg; the instructions go on when it has ended.
     pub(crate) fn run_key(&mut self, turn: &mut Turn<'_>, op: OpId) {
         let Activity::Dialing(dialing) = &self.run.activity else { return };
@@ -277,9 +379,16 @@ impl Session {
         if !dialing.legs.remove(&leg) {
             return;
         }
-        if dialing.early == Some(leg) {
+        let heard = dialing.early == Some(leg);
+        if heard {
             dialing.early = None;
         }
+        let winner = dialing.winner;
+        self.end_screening(turn, leg);
+        if winner.is_none() && self.dial_elsewhere(turn, leg) {
+            return;
+        }
+        let Activity::Dialing(dialing) = &mut self.run.activity else { return };
         match dialing.winner {
             Some(winner) if winner == leg => self.dial_over(turn),
             Some(_) => {}
@@ -288,8 +397,27 @@ impl Session {
                 if dialing.legs.is_empty() {
                     self.dial_next(turn);
                 }
+                if heard {
+                    // Its early media has ended, others still ring.
+                    self.ring_back(turn);
+                }
             }
         }
+    }
+
+    /// A target that could not be reached has another URI.
+    fn dial_elsewhere(&mut self, turn: &mut Turn<'_>, ended: CallSid) -> bool {
+        let Some(leg) = self.legs.get_mut(&ended) else { return false };
+        let failed = leg.record.status == CallStatus::Failed && !leg.hanging_up;
+        let target = leg.target.take().filter(|target| failed && !target.uris.is_empty());
+        let Some(target) = target else { return false };
+        let Activity::Dialing(dialing) = &self.run.activity else { return false };
+        let verb = dialing.verb.clone();
+        let next = self.dial_target(turn, &verb, &target);
+        if let Activity::Dialing(dialing) = &mut self.run.activity {
+            dialing.legs.insert(next);
+        }
+        true
     }
 
     /// Nobody is left, or the conversation is over.
@@ -300,6 +428,7 @@ impl Session {
             return;
         }
         let params = self.dial_result(turn, &dialing, None);
+        self.end_ringing_record(turn, &dialing);
         if let Some(winner) = dialing.winner {
             self.uncouple(turn, winner);
         }
@@ -317,6 +446,14 @@ impl Session {
                 }
                 self.next_verb(turn);
             }
+        }
+    }
+
+    /// A recording that has begun with the verb ends with it.
+    fn end_ringing_record(&mut self, turn: &mut Turn<'_>, dialing: &Dialing) {
+        let beside = dialing.recording.and_then(|sid| self.running_recording(self.sid, Some(sid)));
+        if let Some((op, sid)) = beside {
+            self.change_recording(turn, op, sid, Change::Stop);
         }
     }
 
@@ -349,9 +486,12 @@ impl Session {
         until: Option<u64>,
     ) -> Vec<(String, String)> {
         let leg = dialing.winner.or(dialing.last).or(dialing.legs.first().copied());
-        let record = leg.and_then(|leg| self.legs.get(&leg)).map(|leg| &leg.record);
+        let leg = leg.and_then(|leg| self.legs.get(&leg));
+        let record = leg.map(|leg| &leg.record);
         let status = match (dialing.winner, record) {
             (Some(_), _) => CallStatus::Completed,
+            // It answered and was not connected.
+            (None, Some(record)) if record.status == CallStatus::Completed => CallStatus::NoAnswer,
             (None, Some(record)) if record.status.is_terminal() => record.status,
             (None, Some(_)) => CallStatus::Canceled,
             (None, None) => CallStatus::Failed,
@@ -369,8 +509,12 @@ impl Session {
             if let Some(id) = &record.sip_call_id {
                 add("DialSipCallId", id.clone());
             }
-            if let Some(status) = record.sip_status {
+            let answered = record.answered_unix_ms.map(|_| 200);
+            if let Some(status) = record.sip_status.or(answered) {
                 add("DialSipResponseCode", status.to_string());
+            }
+            for (name, value) in leg.map(|leg| leg.sip_headers.as_slice()).unwrap_or_default() {
+                add(&format!("DialSipHeader_{name}"), value.clone());
             }
         }
         add("DialBridged", dialing.bridged.to_string());
@@ -383,6 +527,7 @@ impl Session {
 
     /// The dial is cut: everybody called is let go.
     pub(crate) fn abandon_dial(&mut self, turn: &mut Turn<'_>, dialing: &Dialing) {
+        self.end_ringing_record(turn, dialing);
         if let Some(winner) = dialing.winner {
             self.uncouple(turn, winner);
         }
@@ -392,6 +537,22 @@ impl Session {
             self.hang_up(turn, leg, why, Blame::Customer);
         }
     }
+}
+
+/// Takes one of the lowest priority, by weight (RFC 2782).
+fn choose_uri(turn: &mut Turn<'_>, uris: &mut Vec<SipUri>) -> Option<SipUri> {
+    let lowest = uris.iter().map(|uri| uri.priority).min()?;
+    let equal = uris.iter().enumerate().filter(|(_, uri)| uri.priority == lowest);
+    let weights: Vec<(usize, u32)> =
+        equal.map(|(index, uri)| (index, u32::from(uri.weight) + 1)).collect();
+    let mut roll = turn.rng.random_range(0..weights.iter().map(|(_, weight)| *weight).sum::<u32>());
+    for (index, weight) in weights {
+        match roll.checked_sub(weight) {
+            Some(rest) => roll = rest,
+            None => return Some(uris.remove(index)),
+        }
+    }
+    None
 }
 
 /// The edge that calls a target, and what it is told to call. Numbers go by the route table;

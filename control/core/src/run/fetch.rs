@@ -10,7 +10,8 @@ use crate::directory::{Failure, UrlMethod};
 use crate::doc::{Document, mime};
 use crate::error_code;
 use crate::io::{
-    Effect, FetchFailure, FetchId, FetchRequest, FetchResponse, HttpRequest, Method, StoreOp,
+    Effect, FetchFailure, FetchId, FetchRequest, FetchResponse, HttpRequest, Method, SetCookie,
+    StoreOp,
 };
 use crate::record::{Alert, RequestLogRow, TimelineEvent};
 use crate::verb::{Say, Verb};
@@ -19,6 +20,9 @@ use crate::webhook::{overrides, request};
 /// Hard limit of a call-control request with its retries and redirects.
 const TOTAL_MAX_MS: u64 = 15_000;
 const REDIRECTS_MAX: u32 = 10;
+/// Cookies that are written down with a session.
+const COOKIES_MAX: usize = 20;
+const COOKIE_BYTES_MAX: usize = 1_024;
 const LOGGED_BODY_BYTES_MAX: usize = 16 * 1024;
 
 /// A failure and the fallbacks asked because of it.
@@ -52,6 +56,13 @@ pub(crate) struct PendingFetch {
     id: Option<FetchId>,
 }
 
+impl PendingFetch {
+    /// Whether it waits for this result.
+    pub(crate) fn is(&self, id: FetchId) -> bool {
+        self.id == Some(id)
+    }
+}
+
 impl Session {
     /// Asks for a document that is to be run.
     pub(crate) fn fetch(
@@ -62,7 +73,7 @@ impl Session {
     ) {
         self.run.incident = None;
         self.run.last_params = params.clone();
-        let after_end = self.caller().is_none_or(|leg| leg.ended());
+        let after_end = self.legs.get(&self.subject()).is_none_or(|leg| leg.ended());
         self.begin_fetch(turn, target, params, None, after_end);
     }
 
@@ -96,14 +107,16 @@ impl Session {
     }
 
     fn send_fetch(&mut self, turn: &mut Turn<'_>, mut fetch: PendingFetch) {
-        let status = self.caller().map_or("", |leg| leg.record.status.as_str());
-        let mut params = self.params(self.sid, status);
+        let subject = self.subject();
+        let status = self.legs.get(&subject).map_or("", |leg| leg.record.status.as_str());
+        let mut params = self.params(subject, status);
+        params.extend(self.screening_params());
         params.extend(fetch.params.iter().cloned());
         if let Some(incident) = &fetch.incident {
             params.push(("ErrorCode".to_owned(), incident.code.to_string()));
             params.push(("ErrorUrl".to_owned(), incident.url.clone()));
         }
-        let built = turn.request(self.account, self.sid, &fetch.current, params, &fetch.token);
+        let built = turn.request(self.account, subject, &fetch.current, params, &fetch.token);
         let (_, mut overrides, _) = overrides::split(&fetch.target.url);
         let left_ms = TOTAL_MAX_MS.saturating_sub(fetch.spent_ms).max(100);
         overrides.total_ms = overrides.total_ms.min(left_ms);
@@ -116,6 +129,7 @@ impl Session {
             request: built.clone(),
             overrides,
             body_bytes_max: turn.config.document_bytes_max,
+            cookies: self.cookies.clone(),
         })));
         fetch.request = Some(built);
         fetch.id = Some(id);
@@ -155,7 +169,13 @@ impl Session {
             Ok(response) => response.elapsed_ms,
             Err(failure) => failure.elapsed_ms,
         };
-        self.timeline.web_ms += elapsed_ms;
+        if self.run.leg.is_none() {
+            self.timeline.web_ms += elapsed_ms;
+        }
+        if let (Ok(response), Some(request)) = (&result, &fetch.request) {
+            let url = request.url.split('?').next().unwrap_or_default().to_owned();
+            self.keep_cookies(&url, response);
+        }
         let mut fetch = PendingFetch { spent_ms: fetch.spent_ms + elapsed_ms, ..fetch };
         let attempt = match &result {
             Ok(response) => overrides::Attempt::Status(response.status),
@@ -193,6 +213,19 @@ impl Session {
                 let PendingFetch { target, incident, .. } = fetch;
                 let status = result.as_ref().ok().map(|response| response.status);
                 self.fall_back(turn, Failure { code, status }, target.url, incident);
+            }
+        }
+    }
+
+    /// What was set last of a name and a place counts. They outlive this process with the session.
+    fn keep_cookies(&mut self, url: &str, response: &FetchResponse) {
+        let name = |value: &str| value.split('=').next().unwrap_or_default().trim().to_owned();
+        let set = response.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie"));
+        for (_, value) in set.filter(|(_, value)| value.len() <= COOKIE_BYTES_MAX) {
+            self.cookies.retain(|known| known.url != url || name(&known.value) != name(value));
+            self.cookies.push(SetCookie { url: url.to_owned(), value: value.clone() });
+            if self.cookies.len() > COOKIES_MAX {
+                self.cookies.remove(0);
             }
         }
     }
@@ -237,8 +270,12 @@ impl Session {
         if self.set_needs(turn, Vec::new()).is_err() {
             turn.metrics.internal_errors += 1;
         }
-        if self.caller_ended() {
+        if self.subject_ended() {
             return;
+        }
+        if self.run.leg.is_some() {
+            // The fallback's document is for the caller.
+            return self.speak_error(turn);
         }
         let from = incident.map(|incident| incident.index + 1);
         let next = self.fallbacks.next(failure, from, &url);
@@ -246,6 +283,7 @@ impl Session {
         if let (false, Some((index, fallback))) = (self.run.last_resort, target) {
             let target = fallback.target.clone();
             let params = self.run.last_params.clone();
+            let (url, _, _) = overrides::split(&url);
             let incident = Incident { code: failure.code, url, index };
             self.begin_fetch(turn, target, params, Some(incident), false);
             return;
@@ -283,7 +321,7 @@ impl Session {
         let status = response.map(|response| response.status);
         let row = RequestLogRow {
             key: format!("{}/{}", self.sid, self.requests),
-            call: self.sid,
+            call: self.subject(),
             account: self.account,
             at_unix_ms: turn.unix_ms,
             request: built,

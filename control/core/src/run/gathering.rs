@@ -24,7 +24,7 @@ impl Session {
         items: Vec<PlayItem>,
         speech: bool,
     ) {
-        let leg = self.sid;
+        let leg = self.subject();
         let play = (!items.is_empty()).then(|| self.new_op());
         let collect = self.new_op();
         let rules = CollectRules {

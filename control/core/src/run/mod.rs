@@ -4,6 +4,7 @@
 //! * `fetch` — one document after the other: retries, redirects, fallback, the last resort.
 //! * `prompts` — Say, Play and Pause, merged into one play program, also inside Gather.
 //! * `gathering`, `recording`, `dialing` — the verbs with a life of their own.
+//! * `screening` — the document of a called party before it is connected.
 //! * `control` — the REST actions.
 //! * `verification` — the call that verifies a caller id.
 
@@ -14,4 +15,5 @@ pub(crate) mod gathering;
 pub(crate) mod prompts;
 pub(crate) mod recording;
 pub(crate) mod runner;
+pub(crate) mod screening;
 pub(crate) mod verification;

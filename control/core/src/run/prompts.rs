@@ -119,7 +119,7 @@ impl Session {
                 continue;
             }
             let slot = (self.run.generation << 16) | (index as u64 & 0xffff);
-            let id = turn.waiting.media(self.sid, slot);
+            let id = turn.waiting.media(self.sid, self.run.leg, slot);
             let media = prompt.media.clone();
             turn.out.then.push(Effect::PrepareMedia { id, account: self.account, media });
         }
@@ -164,7 +164,9 @@ impl Session {
         let preparing = preparing.clone();
         if let Some(since) = preparing.since {
             let waited = turn.now.saturating_duration_since(since).as_millis();
-            self.timeline.media_ms += u64::try_from(waited).unwrap_or(u64::MAX);
+            if self.run.leg.is_none() {
+                self.timeline.media_ms += u64::try_from(waited).unwrap_or(u64::MAX);
+            }
         }
         let speech = preparing
             .prompts
@@ -185,7 +187,7 @@ impl Session {
         if let Some(gather) = self.gather_here() {
             return self.start_gather(turn, &gather, items, speech);
         }
-        let (op, leg) = (self.new_op(), self.sid);
+        let (op, leg) = (self.new_op(), self.subject());
         self.run.activity = Activity::Playing { op, next: preparing.next };
         if let Err(error) = self.set_needs(turn, vec![Need::Play { op, leg, items, speech }]) {
             self.fail(turn, error_code::INTERNAL, &error.to_string(), None);

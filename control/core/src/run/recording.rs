@@ -1,6 +1,6 @@
 //! Record: a beep, then what the caller says.
 
-use link_proto::media::{PlayItem, RecordEnd, RecordRules, StartWhen};
+use link_proto::media::{PlayItem, RecordEnd, RecordRules, RecordTrack, StartWhen};
 use link_proto::plan::Need;
 use link_proto::{OpId, RecordingSid};
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,14 @@ impl Session {
         self.phase(turn, "Record");
         let leg = self.sid;
         let (callback, events) = (verb.callback.clone(), verb.callback_events.clone());
-        let recording = self.recording_begins(turn, leg, "RecordVerb", 1, callback, events);
+        let recording = self.recording_begins(
+            turn,
+            leg,
+            ("RecordVerb", RecordTrack::Received),
+            1,
+            callback,
+            events,
+        );
         let beep = verb.beep.then(|| self.new_op());
         let op = self.new_op();
         let rules = RecordRules {
@@ -71,6 +78,11 @@ impl Session {
             RecordEnd::LegEnded => {
                 let recording = recording.clone();
                 self.tell_recording(turn, &recording, duration_ms, "hangup");
+            }
+            RecordEnd::Failed => {
+                let alert = self.alert(turn, 0, error_code::INTERNAL, "the recording has failed");
+                self.put_alert(turn, alert);
+                self.next_verb(turn);
             }
             // Nothing was recorded: the verbs after it are reached.
             _ if duration_ms == 0 => self.next_verb(turn),

@@ -2,6 +2,7 @@
 
 use link_proto::call::{Blame, CallCommand, EndReason};
 use link_proto::media::PlayEnd;
+use link_proto::plan::Need;
 use link_proto::{CallSid, OpId};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,15 @@ pub(crate) struct Run {
     pub idle_documents: u32,
     /// Tells results of this activity from those of an earlier one.
     pub generation: u64,
+    /// Whom the document talks to; `None` = the first leg of the session.
+    #[serde(default)]
+    pub leg: Option<CallSid>,
+    /// What it needs from media now.
+    #[serde(default)]
+    pub needs: Vec<Need>,
+    /// How a screening has ended: true = the leg may be connected.
+    #[serde(default)]
+    pub accepted: Option<bool>,
 }
 
 /// What the session does at present.
@@ -107,10 +117,14 @@ impl Session {
     /// Carries out verbs from the position on until one of them has to wait.
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
         self.run.stop();
-        if self.caller_ended() {
+        if self.subject_ended() {
             return;
         }
-        let Some(verb) = self.run.document.verbs.get(self.run.position).cloned() else {
+        let verb = self.run.document.verbs.get(self.run.position).cloned();
+        if self.run.leg.is_some() {
+            return self.advance_screening(turn, verb);
+        }
+        let Some(verb) = verb else {
             // The end of the document is the end of the call; only Reject keeps it from being
             // answered.
             self.accept(turn);
@@ -138,8 +152,25 @@ impl Session {
 
     pub(crate) fn next_verb(&mut self, turn: &mut Turn<'_>) {
         self.run.position += 1;
-        self.timeline.phase_over(turn.now);
+        self.phase_over(turn);
         self.advance(turn);
+    }
+
+    /// The leg that the present document talks to.
+    pub(crate) fn subject(&self) -> CallSid {
+        self.run.leg.unwrap_or(self.sid)
+    }
+
+    pub(crate) fn subject_ended(&self) -> bool {
+        let leg = self.legs.get(&self.subject());
+        leg.is_none_or(|leg| leg.ended() || leg.hanging_up)
+    }
+
+    /// The instructions of the first leg stand still from now on. A screening is no phase of its own.
+    pub(crate) fn phase_over(&mut self, turn: &Turn<'_>) {
+        if self.run.leg.is_none() {
+            self.timeline.phase_over(turn.now);
+        }
     }
 
     /// The verb at the position, if it is a Gather.
@@ -159,7 +190,7 @@ impl Session {
         method: crate::io::Method,
         params: Vec<(String, String)>,
     ) {
-        self.timeline.phase_over(turn.now);
+        self.phase_over(turn);
         self.run.idle_documents += 1;
         if self.run.idle_documents > IDLE_DOCUMENTS_MAX {
             let message = format!("{IDLE_DOCUMENTS_MAX} documents without anything to hear");
@@ -187,9 +218,10 @@ impl Session {
     pub(crate) fn absolute(&self, turn: &Turn<'_>, url: &str) -> Option<String> {
         let mut expanded = url.to_owned();
         if url.contains('{') {
-            let status = self.caller().map_or("", |leg| leg.record.status.as_str());
+            let subject = self.subject();
+            let status = self.legs.get(&subject).map_or("", |leg| leg.record.status.as_str());
             let mut state = self.run.last_params.clone();
-            state.extend(self.params(self.sid, status));
+            state.extend(self.params(subject, status));
             let value = |name: &str| {
                 let found = state.iter().find(|(known, _)| known == name);
                 let open = found.filter(|_| !turn.is_sealed(&self.account, name));
@@ -217,9 +249,9 @@ impl Session {
         None
     }
 
-    /// Answers the caller, once.
+    /// Answers the caller, once. A leg that is screened is answered already.
     pub(crate) fn accept(&mut self, turn: &mut Turn<'_>) {
-        let sid = self.sid;
+        let sid = self.subject();
         let Some(leg) = self.legs.get_mut(&sid) else { return };
         if leg.accepted || leg.answered() || leg.ended() {
             return;
@@ -232,6 +264,17 @@ impl Session {
     /// A verb begins to be heard: a new phase.
     pub(crate) fn phase(&mut self, turn: &mut Turn<'_>, verb: &str) {
         self.run.idle_documents = 0;
+        if let Some(leg) = self.run.leg {
+            let (phase, verb) = (self.timeline.phase, format!("{verb} of the screening"));
+            let event = TimelineEvent::Phase {
+                phase,
+                verb,
+                wait_control_ms: 0,
+                wait_web_ms: 0,
+                wait_media_ms: 0,
+            };
+            return self.note(turn, Some(leg), event);
+        }
         let (phase, wait_control_ms, wait_web_ms, wait_media_ms) =
             self.timeline.phase_begins(turn.now);
         self.snapshot(turn, phase);
@@ -247,6 +290,10 @@ impl Session {
 
     pub(crate) fn hang_up_caller(&mut self, turn: &mut Turn<'_>) {
         self.run.stop();
+        if self.run.leg.is_some() {
+            self.run.accepted = Some(false);
+            return;
+        }
         let phase = self.timeline.phase + 1;
         self.snapshot(turn, phase);
         let whose = if self.run.last_resort { Blame::Us } else { Blame::Customer };
@@ -289,7 +336,7 @@ impl Session {
                 match end {
                     PlayEnd::Finished | PlayEnd::Stopped => {
                         self.run.position = next;
-                        self.timeline.phase_over(turn.now);
+                        self.phase_over(turn);
                         self.advance(turn);
                     }
                     PlayEnd::Failed => {
@@ -344,6 +391,7 @@ impl Session {
             Activity::Fetching(fetch) => self.cancel_fetch(turn, &fetch),
             _ => {}
         }
+        self.end_screenings(turn);
         let children: Vec<CallSid> = self.legs.keys().copied().filter(|c| *c != self.sid).collect();
         for leg in children {
             let answered = self.legs.get(&leg).is_some_and(|leg| leg.answered());

@@ -1,15 +1,17 @@
 //! Dial: connects the caller with one of several targets; the first that answers wins.
 
+use link_proto::media::RecordTrack;
 use serde::{Deserialize, Serialize};
 
 use super::record::{callback, callback_events};
-use crate::directory::{StatusTarget, UrlMethod};
+use super::target::{DialTarget, noun, number};
+use crate::directory::UrlMethod;
 use crate::doc::DocError;
 use crate::doc::attribute::Attributes;
 use crate::doc::xml::{Element, Node};
 use crate::error_code::{
-    DIAL_ATTRIBUTE, DIAL_METHOD, DIAL_NESTED, DIAL_NUMBER, DIAL_RECORD, DIAL_SIP, DIAL_STAR,
-    DIAL_TIME_LIMIT, DIAL_TOO_MANY, SCHEMA, VERB_UNKNOWN,
+    DIAL_ATTRIBUTE, DIAL_METHOD, DIAL_RECORD, DIAL_STAR, DIAL_TIME_LIMIT, DIAL_TOO_MANY, SCHEMA,
+    VERB_UNKNOWN,
 };
 use crate::io::Method;
 
@@ -36,24 +38,6 @@ const KNOWN: &[&str] = &[
     "callReason",
     "events",
     "passports",
-];
-const KNOWN_TARGET: &[&str] = &[
-    "sendDigits",
-    "url",
-    "method",
-    "byoc",
-    "statusCallback",
-    "statusCallbackEvent",
-    "statusCallbackMethod",
-    "machineDetection",
-    "machineDetectionTimeout",
-    "machineDetectionSpeechThreshold",
-    "machineDetectionSpeechEndThreshold",
-    "machineDetectionSilenceTimeout",
-    "amdStatusCallback",
-    "amdStatusCallbackMethod",
-    "username",
-    "password",
 ];
 const TARGETS_MAX: usize = 10;
 /// Unanswered calls are given up that much later than the document says.
@@ -98,23 +82,60 @@ pub struct Dial {
 pub struct DialRecord {
     /// Two channels.
     pub dual: bool,
+    /// From the beginning of the verb, not only from the answer.
+    #[serde(default)]
+    pub ringing: bool,
+    /// Whose voice: `Received` is the caller's, `Sent` the other's.
+    #[serde(default = "both")]
+    pub track: RecordTrack,
 }
 
-/// Somebody to be called.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DialTarget {
-    /// Number or SIP URI (without header part).
-    pub to: String,
-    /// Headers of the SIP URI.
-    pub headers: Vec<(String, String)>,
-    /// Digits to be played to the callee after the answer.
-    pub send_digits: Option<String>,
-    /// Credentials.
-    pub username: Option<String>,
-    /// Credentials.
-    pub password: Option<String>,
-    /// Status callback of the leg.
-    pub status: Option<StatusTarget>,
+fn both() -> RecordTrack {
+    RecordTrack::Both
+}
+
+/// Countries that `ringTone` may name; `uk` and `us-old` are the ecosystem's own.
+const COUNTRIES: &[&str] = &[
+    "at", "au", "be", "bg", "br", "ca", "ch", "cl", "cn", "cz", "de", "dk", "ee", "es", "fi", "fr",
+    "gb", "gr", "hk", "hu", "ie", "il", "in", "it", "jp", "kr", "lt", "mx", "my", "nl", "no", "nz",
+    "ph", "pl", "pt", "ru", "se", "sg", "th", "tw", "uk", "us", "us-old", "ve", "za",
+];
+
+/// `ringTone` as a country of ISO 3166; `None` = the default.
+fn ring_tone(a: &mut Attributes<'_>) -> Option<String> {
+    let text = a.text("ringTone").map(|code| code.to_ascii_lowercase())?;
+    match text.as_str() {
+        "" | "automatic" => None,
+        "uk" => Some("gb".to_owned()),
+        "us-old" => Some("us".to_owned()),
+        country if COUNTRIES.contains(&country) => Some(text),
+        _ => {
+            a.bad("ringTone", SCHEMA);
+            None
+        }
+    }
+}
+
+/// `record` and `recordingTrack`.
+fn record(a: &mut Attributes<'_>) -> Option<DialRecord> {
+    let from_answer = DialRecord { dual: false, ringing: false, track: RecordTrack::Both };
+    let words = [
+        ("do-not-record", None),
+        ("false", None),
+        ("true", Some(from_answer)),
+        ("record-from-answer", Some(from_answer)),
+        ("record-from-ringing", Some(DialRecord { ringing: true, ..from_answer })),
+        ("record-from-answer-dual", Some(DialRecord { dual: true, ..from_answer })),
+        ("record-from-ringing-dual", Some(DialRecord { dual: true, ringing: true, ..from_answer })),
+    ];
+    let tracks = [
+        ("both", RecordTrack::Both),
+        ("inbound", RecordTrack::Received),
+        ("outbound", RecordTrack::Sent),
+    ];
+    let track = a.word("recordingTrack", &tracks, DIAL_RECORD).unwrap_or(RecordTrack::Both);
+    let how = a.word("record", &words, DIAL_RECORD).flatten()?;
+    Some(DialRecord { track, dual: how.dual && track == RecordTrack::Both, ..how })
 }
 
 /// `hangupOnStar`, and the keys of `hangupOnKey` beside it.
@@ -128,30 +149,22 @@ fn hangup_keys(a: &mut Attributes<'_>) -> String {
 
 pub(crate) fn parse(element: &Element, warnings: &mut Vec<DocError>) -> Result<Dial, DocError> {
     let mut a = Attributes::new(element, KNOWN, warnings);
-    let timeout_s = a.number("timeout", 5..=600, DIAL_ATTRIBUTE).unwrap_or(30);
-    let records = [
-        ("do-not-record", None),
-        ("false", None),
-        ("true", Some(DialRecord { dual: false })),
-        ("record-from-answer", Some(DialRecord { dual: false })),
-        ("record-from-ringing", Some(DialRecord { dual: false })),
-        ("record-from-answer-dual", Some(DialRecord { dual: true })),
-        ("record-from-ringing-dual", Some(DialRecord { dual: true })),
-    ];
+    let timeout_s = a.clamped("timeout", 5..=600, DIAL_ATTRIBUTE).unwrap_or(30);
     let trims = [("trim-silence", true), ("do-not-trim", false)];
     let mut dial = Dial {
         action: a.text("action"),
         method: a.method("method", DIAL_METHOD),
         timeout_ms: timeout_s * 1_000 + TIMEOUT_BUFFER_MS,
         hangup_on: hangup_keys(&mut a),
-        time_limit_ms: a.number("timeLimit", 1..=86_400, DIAL_TIME_LIMIT).unwrap_or(14_400) * 1_000,
+        time_limit_ms: a.clamped("timeLimit", 1..=86_400, DIAL_TIME_LIMIT).unwrap_or(14_400)
+            * 1_000,
         caller_id: a.text("callerId").filter(|id| !id.is_empty()),
-        record: a.word("record", &records, DIAL_RECORD).flatten(),
+        record: record(&mut a),
         trim: a.word("trim", &trims, DIAL_RECORD).unwrap_or(false),
         recording_callback: callback(&mut a),
         recording_callback_events: callback_events(&a),
         answer_on_bridge: a.boolean("answerOnBridge", false, SCHEMA),
-        ring_tone: a.text("ringTone").map(|c| c.to_ascii_lowercase()),
+        ring_tone: ring_tone(&mut a),
         sequential: a.boolean("sequential", false, SCHEMA),
         targets: Vec::new(),
     };
@@ -160,7 +173,7 @@ pub(crate) fn parse(element: &Element, warnings: &mut Vec<DocError>) -> Result<D
     }
     for child in &element.children {
         match child {
-            Node::Text(text) => dial.targets.extend(number(text.trim(), warnings)),
+            Node::Text(text) => dial.targets.extend(number(text, warnings)),
             Node::Element(child) => dial.targets.extend(noun(child, warnings)?),
         }
     }
@@ -170,96 +183,4 @@ pub(crate) fn parse(element: &Element, warnings: &mut Vec<DocError>) -> Result<D
         dial.targets.truncate(TARGETS_MAX);
     }
     Ok(dial)
-}
-
-fn noun(child: &Element, warnings: &mut Vec<DocError>) -> Result<Option<DialTarget>, DocError> {
-    let text = child.text();
-    let target = match child.name.as_str() {
-        "Number" => number(&text, warnings),
-        "Sip" => sip(&text, warnings),
-        "Client" | "Conference" | "Queue" | "Application" | "Sim" | "WhatsApp" => {
-            let message = format!("Dial: {} is not available", child.name);
-            return Err(DocError::new(VERB_UNKNOWN, message));
-        }
-        name => {
-            let message = format!("{name} is not allowed inside Dial");
-            return Err(DocError::new(DIAL_NESTED, message));
-        }
-    };
-    let sip = child.name == "Sip";
-    let mut a = Attributes::new(child, KNOWN_TARGET, warnings);
-    let Some(mut target) = target else { return Ok(None) };
-    for name in ["url", "machineDetection"] {
-        if a.text(name).is_some() {
-            a.warn(VERB_UNKNOWN, format!("{}: {name} is not available", child.name));
-        }
-    }
-    target.username = a.text("username");
-    target.password = a.text("password");
-    target.send_digits = a.text("sendDigits").filter(|digits| {
-        digits.len() <= 32 && digits.chars().all(|c| "0123456789ABCD*#wW".contains(c))
-    });
-    if let Some(url) = a.text("statusCallback").filter(|url| !url.is_empty()) {
-        let default = if sip && a.text("statusCallbackEvent").is_none() { "" } else { "completed" };
-        let events = a.text("statusCallbackEvent").unwrap_or_else(|| default.to_owned());
-        let events = events.split([' ', ',']).filter(|e| !e.is_empty()).map(str::to_owned);
-        let method = a.method("statusCallbackMethod", DIAL_METHOD);
-        target.status =
-            Some(StatusTarget { target: UrlMethod { url, method }, events: events.collect() });
-    }
-    Ok(Some(target))
-}
-
-fn plain(to: String) -> DialTarget {
-    DialTarget {
-        to,
-        headers: Vec::new(),
-        send_digits: None,
-        username: None,
-        password: None,
-        status: None,
-    }
-}
-
-fn number(text: &str, warnings: &mut Vec<DocError>) -> Option<DialTarget> {
-    if text.is_empty() {
-        return None;
-    }
-    if text.starts_with("sip:") || text.starts_with("sips:") {
-        return sip(text, warnings);
-    }
-    let digits: String = text.chars().filter(|c| !" -().".contains(*c)).collect();
-    let fine = |c: char| c.is_ascii_digit() || "+*#".contains(c);
-    if digits.is_empty() || digits.len() > 32 || !digits.chars().all(fine) {
-        warnings.push(DocError::new(DIAL_NUMBER, "Dial: not a phone number"));
-        return None;
-    }
-    Some(plain(digits))
-}
-
-fn sip(text: &str, warnings: &mut Vec<DocError>) -> Option<DialTarget> {
-    let (uri, headers) = text.split_once('?').unwrap_or((text, ""));
-    let host = uri.strip_prefix("sips:").or_else(|| uri.strip_prefix("sip:"));
-    let clean = |part: &str| !part.is_empty() && !part.chars().any(|c| " <>\"\r\n".contains(c));
-    if !host.is_some_and(clean) || uri.len() >= 255 || headers.len() >= 1_024 {
-        warnings.push(DocError::new(DIAL_SIP, "Dial: not a SIP URI"));
-        return None;
-    }
-    let allowed = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        name.starts_with("x-")
-            || matches!(
-                name.as_str(),
-                "user-to-user" | "remote-party-id" | "p-preferred-identity" | "p-called-party-id"
-            )
-    };
-    let mut target = plain(uri.to_owned());
-    for (name, value) in url::form_urlencoded::parse(headers.as_bytes()) {
-        if allowed(&name) && !value.contains(['\r', '\n']) && !name.contains(['\r', '\n', ':']) {
-            target.headers.push((name.into_owned(), value.into_owned()));
-        } else {
-            warnings.push(DocError::new(DIAL_SIP, "Dial: header of the SIP URI is not allowed"));
-        }
-    }
-    Some(target)
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{PlayContent, Verb, pause, play, say};
 use crate::doc::DocError;
 use crate::doc::attribute::Attributes;
+use crate::doc::parse::check_nested;
 use crate::doc::xml::Element;
 use crate::error_code::{
     GATHER_ACTION, GATHER_DIGITS, GATHER_FINISH, GATHER_METHOD, GATHER_NESTED, GATHER_SPEECH,
@@ -76,6 +77,11 @@ pub(crate) fn parse(element: &Element, warnings: &mut Vec<DocError>) -> Result<G
         prompts: Vec::new(),
     };
     for child in element.elements() {
+        match child.name.as_str() {
+            "Say" => check_nested(child, say::MARKUP, warnings)?,
+            "Play" | "Pause" => check_nested(child, &[], warnings)?,
+            _ => {}
+        }
         let prompt = match child.name.as_str() {
             "Say" => say::parse(child, warnings)?.map(Verb::Say),
             "Play" => play::parse(child, warnings)?.map(Verb::Play),

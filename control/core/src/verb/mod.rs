@@ -8,7 +8,8 @@
 //! | Pause | length (1 s) | – | 13910 |
 //! | Gather | action, method (POST), timeout (5 s), finishOnKey (#), numDigits, actionOnEmptyResult (false), input (dtmf) | Say Play Pause | 13310–13335 |
 //! | Record | action, method (POST), timeout (5 s), finishOnKey (any key), maxLength (3,600 s), playBeep (true), trim (trim-silence), recordingStatusCallback/Method/Event | – | 13610–13617 |
-//! | Dial | action, method (POST), timeout (30 s), hangupOnStar (false), hangupOnKey (none; an addition of ours), timeLimit (14,400 s), callerId, record (do-not-record), answerOnBridge (false), ringTone, sequential (false) | Number Sip | 13210–13233 |
+//! | Dial | action, method (POST), timeout (30 s), hangupOnStar (false), hangupOnKey (none; an addition of ours), timeLimit (14,400 s), callerId, record (do-not-record), recordingTrack (both), trim (do-not-trim), recordingStatusCallback/Method/Event, answerOnBridge (false), ringTone, sequential (false) | Number Sip | 13210–13233 |
+//! | Number, Sip in Dial | url, method (POST), sendDigits, statusCallback/Method/Event; Sip: username, password | Uri, Headers in Sip | 13221–13224 |
 //! | Redirect | method (POST) | URL | 13710 |
 //! | Reject | reason (rejected) | – | 13810 |
 //! | Hangup | – | – | – |
@@ -22,15 +23,17 @@ pub mod record;
 pub mod redirect;
 pub mod reject;
 pub mod say;
+pub mod target;
 
 use serde::{Deserialize, Serialize};
 
-pub use dial::{Dial, DialTarget};
+pub use dial::Dial;
 pub use gather::Gather;
 pub use play::{Play, PlayContent};
 pub use record::Record;
 pub use redirect::Redirect;
 pub use say::Say;
+pub use target::{DialTarget, SipUri};
 
 /// How often `loop="0"` plays at most.
 pub const LOOPS_MAX: u32 = 1_000;
@@ -77,7 +80,7 @@ impl Verb {
 
 /// `loop` as a number of times; 0 means [`LOOPS_MAX`].
 fn loops(attributes: &mut crate::doc::attribute::Attributes<'_>, code: u32) -> u32 {
-    match attributes.number("loop", 0..=u64::from(LOOPS_MAX), code) {
+    match attributes.clamped("loop", 0..=u64::from(LOOPS_MAX), code) {
         None => 1,
         Some(0) => LOOPS_MAX,
         Some(times) => u32::try_from(times).unwrap_or(LOOPS_MAX),

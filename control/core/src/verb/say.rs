@@ -10,6 +10,10 @@ use crate::error_code::{SAY_EMPTY, SAY_LOOP, SAY_TOO_LONG};
 
 const CHARACTERS_MAX: usize = 4_096;
 
+/// Speech markup that may stand inside.
+pub(crate) const MARKUP: &[&str] =
+    &["break", "emphasis", "lang", "p", "phoneme", "prosody", "s", "say-as", "sub", "w"];
+
 /// The verb.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Say {
@@ -57,7 +61,7 @@ mod tests {
             ),
             ("<Say><s> </s></Say>", None),
         ] {
-            let element = xml::read(document.as_bytes(), 1_000).unwrap();
+            let element = xml::read(document.as_bytes(), None, 1_000).unwrap();
             let said = parse(&element, &mut Vec::new()).unwrap();
             assert_eq!(said.map(|say| say.text).as_deref(), expected, "{document}");
         }

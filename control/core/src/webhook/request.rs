@@ -6,8 +6,20 @@ use crate::webhook::sign;
 /// Header that is equal in all attempts and repeats of one request.
 pub const IDEMPOTENCY_HEADER: &str = "I-Twilio-Idempotency-Token";
 
+/// The URL as it goes over the wire, which is what its receiver can check the signature of: without
+/// fragment, the path at least a slash, what is not allowed in a URL percent-encoded. One that
+/// cannot be read stays as it is and fails later.
+fn on_the_wire(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut parsed) => {
+            parsed.set_fragment(None);
+            parsed.into()
+        }
+        Err(_) => url.to_owned(),
+    }
+}
+
 /// A complete request: parameters in the query of a GET or the form of a POST, signed.
-/// `url` is without fragment.
 pub fn build(
     url: &str,
     method: Method,
@@ -21,13 +33,18 @@ pub fn build(
         form.extend_pairs(params);
         form.finish()
     };
+    let url = on_the_wire(url);
     let (url, body, signed): (String, Option<String>, &[(String, String)]) = match method {
-        Method::Get if params.is_empty() => (url.to_owned(), None, &[]),
+        Method::Get if params.is_empty() => (url, None, &[]),
         Method::Get => {
-            let separator = if url.contains('?') { '&' } else { '?' };
+            let separator = match url.contains('?') {
+                true if url.ends_with(['?', '&']) => "",
+                true => "&",
+                false => "?",
+            };
             (format!("{url}{separator}{}", encoded()), None, &[])
         }
-        Method::Post => (url.to_owned(), Some(encoded()), params),
+        Method::Post => (url, Some(encoded()), params),
     };
     let mut headers = vec![
         (sign::HEADER.to_owned(), sign::sha1(auth_token, &url, signed)),
@@ -84,6 +101,39 @@ mod tests {
         let post = build("http://h/x", Method::Post, &params, "s", "t", 0);
         assert_eq!(post.body.as_deref(), Some("A+b=%2B1"));
         assert_eq!(post.headers[0].1, sign::sha1("s", "http://h/x", &params));
+    }
+
+    #[test]
+    fn tel_03_what_is_signed_is_what_the_receiver_sees() {
+        let params = vec![("A".to_owned(), "b c".to_owned())];
+        for (configured, get, post) in [
+            ("http://h", "http://h/?A=b+c", "http://h/"),
+            ("http://h?x", "http://h/?x&A=b+c", "http://h/?x"),
+            ("http://h/a?", "http://h/a?A=b+c", "http://h/a?"),
+            ("http://h/a?x=1&", "http://h/a?x=1&A=b+c", "http://h/a?x=1&"),
+            (
+                "http://h/ü x?q=ü y#z",
+                "http://h/%C3%BC%20x?q=%C3%BC%20y&A=b+c",
+                "http://h/%C3%BC%20x?q=%C3%BC%20y",
+            ),
+            ("http://H:80/a/../b", "http://h/b?A=b+c", "http://h/b"),
+            (
+                "https://h:8443/%7Ea?b=%2f+%20",
+                "https://h:8443/%7Ea?b=%2f+%20&A=b+c",
+                "https://h:8443/%7Ea?b=%2f+%20",
+            ),
+            ("http://u:p%20w@h/", "http://u:p%20w@h/?A=b+c", "http://u:p%20w@h/"),
+            (
+                "http://bücher.example/",
+                "http://xn--bcher-kva.example/?A=b+c",
+                "http://xn--bcher-kva.example/",
+            ),
+        ] {
+            let request = |method| build(configured, method, &params, "s", "t", 0);
+            assert_eq!(request(Method::Get).url, get);
+            assert_eq!(request(Method::Post).url, post);
+            assert_eq!(request(Method::Post).headers[0].1, sign::sha1("s", post, &params));
+        }
     }
 
     #[test]

@@ -31,11 +31,16 @@ pub struct Edge {
     pub boot: u64,
     pub connected: bool,
     pub legs: BTreeMap<CallSid, Leg>,
+    /// What callees say in their answers.
+    pub answer_headers: Vec<(String, String)>,
     /// Codec that callees and callers speak.
     pub codec: AudioCodec,
     pub plays: BTreeMap<OpId, (CallSid, Port, Vec<PlayItem>)>,
     pub collects: BTreeMap<OpId, (CallSid, CollectRules)>,
+    /// Where they listen.
+    pub collect_legs: BTreeMap<OpId, CallSid>,
     pub records: BTreeMap<OpId, (CallSid, RecordRules)>,
+    pub record_legs: BTreeMap<OpId, CallSid>,
     pub watches: BTreeMap<OpId, CallSid>,
     pub links: Vec<(Port, Port)>,
     /// Everything that was carried out, in order.
@@ -58,10 +63,13 @@ impl Edge {
             boot: 1,
             connected: false,
             legs: BTreeMap::new(),
+            answer_headers: Vec::new(),
             codec: AudioCodec::Pcmu,
             plays: BTreeMap::new(),
             collects: BTreeMap::new(),
+            collect_legs: BTreeMap::new(),
             records: BTreeMap::new(),
+            record_legs: BTreeMap::new(),
             watches: BTreeMap::new(),
             links: Vec::new(),
             commands: Vec::new(),
@@ -173,13 +181,30 @@ impl Edge {
         let codec = if state.dial.is_some() { codec } else { state.codec };
         let session = state.session;
         let (telephone_event, sip_call_id) = (Some(101), "out@h".to_owned());
-        self.emit(session, leg, CallEvent::Answered { codec, telephone_event, sip_call_id });
+        let headers = self.answer_headers.clone();
+        let event = CallEvent::Answered { codec, telephone_event, sip_call_id, headers };
+        self.emit(session, leg, event);
     }
 
     pub fn finish_plays(&mut self) {
         for op in self.plays.keys().copied().collect::<Vec<_>>() {
             self.end_play(op, PlayEnd::Finished);
         }
+    }
+
+    /// One program comes to its end.
+    pub fn finish_play(&mut self, op: OpId) {
+        self.end_play(op, PlayEnd::Finished);
+    }
+
+    /// Digits of one leg end its collection.
+    pub fn digits_of(&mut self, leg: CallSid, digits: &str, end: CollectEnd) {
+        let op = self.collect_legs.iter().find(|(_, of)| **of == leg).map(|(op, _)| *op);
+        let op = op.expect("a collection of the leg");
+        let collect = self.collects.remove(&op).expect("a collection");
+        let others = std::mem::replace(&mut self.collects, [(op, collect)].into());
+        self.digits(digits, end);
+        self.collects = others;
     }
 
     fn end_play(&mut self, op: OpId, end: PlayEnd) {
@@ -218,6 +243,14 @@ impl Edge {
             self.plays.iter().filter(|(_, p)| on_leg(&p.1)).map(|(op, _)| *op).collect();
         for op in plays {
             self.end_play(op, PlayEnd::LegEnded);
+        }
+        let of_leg = |op: &OpId| self.record_legs.get(op) == Some(&leg);
+        let records: Vec<OpId> = self.records.keys().copied().filter(of_leg).collect();
+        for op in records.into_iter().filter(|_| leg != session) {
+            let Some((session, rules)) = self.records.remove(&op) else { continue };
+            let (recording, duration_ms, end) = (rules.recording, 2_000, RecordEnd::LegEnded);
+            let done = MediaEvent::RecordDone { op, recording, duration_ms, end };
+            self.media(session, session, done);
         }
         if leg == session {
             while !self.collects.is_empty() {
@@ -313,10 +346,16 @@ impl Edge {
                 }
                 self.plays.insert(op, (session, port, items));
             }
-            MediaCommand::Collect { op, rules, .. } => {
+            MediaCommand::Collect { op, port, rules } => {
+                if let Port::Leg(leg) = port {
+                    self.collect_legs.insert(op, leg);
+                }
                 self.collects.insert(op, (session, rules));
             }
-            MediaCommand::Record { op, rules, .. } => {
+            MediaCommand::Record { op, port, rules } => {
+                if let Port::Leg(leg) = port {
+                    self.record_legs.insert(op, leg);
+                }
                 self.records.insert(op, (session, rules));
             }
             MediaCommand::Watch { op, .. } => {

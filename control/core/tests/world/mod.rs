@@ -37,6 +37,8 @@ pub enum Page {
     Typed(&'static str, Vec<u8>),
     Status(u16),
     Redirect(u16, String),
+    /// A document that sets a cookie.
+    Cookie(&'static str, String),
     Fail(FetchFailureKind),
     /// Never answers.
     Silent,
@@ -364,6 +366,11 @@ impl World {
             Page::Xml(text) => {
                 let kind = ("Content-Type", "text/xml".to_owned());
                 response(200, vec![kind], text.into_bytes())
+            }
+            Page::Cookie(cookie, text) => {
+                let kind = ("Content-Type", "text/xml".to_owned());
+                let set = ("Set-Cookie", cookie.to_owned());
+                response(200, vec![kind, set], text.into_bytes())
             }
             Page::Typed(kind, body) => response(200, vec![("content-type", kind.into())], body),
             Page::Status(status) => response(status, vec![], b"oops".to_vec()),

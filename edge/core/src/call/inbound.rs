@@ -65,8 +65,53 @@ impl EdgeCore {
         self.counters.calls_second_choice += u64::from(second);
         self.attach_dialog(sid, dialog);
         self.fact(Fact::Offered { leg: sid, provider });
+        self.offer(now, sid, offered);
+    }
+
+    /// Tells the driver of a leg that is there.
+    fn offer(&mut self, now: Instant, sid: CallSid, offered: Offered) {
         self.timers.set(TimerKey::Offer(sid), now + self.config.offer_answer_max);
+        if let Some(leg) = self.legs.get_mut(&sid) {
+            leg.offered = Some(Box::new(offered.clone()));
+        }
         self.emit(now, sid, sid, CallEvent::Offered(offered));
+    }
+
+    /// Whether the control node of a leg has done nothing about it, is away, and there is another.
+    pub(crate) fn can_be_offered_again(&self, sid: CallSid) -> bool {
+        let Some(leg) = self.legs.get(&sid).filter(|leg| leg.state == LegState::Ringing) else {
+            return false;
+        };
+        let away = self
+            .control_of(leg.session)
+            .is_some_and(|control| !self.controls.is_connected(control));
+        let untouched = leg.offered.is_some() && self.timers.is_set(TimerKey::Offer(sid));
+        away && untouched && !self.draining && self.controls.any_connected()
+    }
+
+    /// The call is offered to another control node, under a new name: what the first one may have
+    /// written down about it ends there.
+    pub(crate) fn offer_again(&mut self, now: Instant, old: CallSid) {
+        let sid = CallSid::mint(&mut self.rng);
+        let Some(leg) = self.legs.get_mut(&old) else { return };
+        let Some((dialog, offered)) = leg.dialog.take().zip(leg.offered.take()) else { return };
+        let (media, call_id) = (leg.media.clone(), std::mem::take(&mut leg.call_id));
+        self.by_dialog.remove(&dialog);
+        self.end_leg(now, old, LegEnd::new(EndReason::ControlLost, Blame::Us));
+        let Some(driver) = self.driver_of(&offered.to) else {
+            self.inbound_call_ids.remove(call_id.as_bytes());
+            return self.refuse(now, dialog, 503, "no control node");
+        };
+        if self.add_leg(now, sid, sid, driver, true, media).is_err() {
+            self.inbound_call_ids.remove(call_id.as_bytes());
+            self.counters.calls_refused_capacity += 1;
+            return self.refuse(now, dialog, 503, "no room for another port");
+        }
+        self.counters.calls_offered_again += 1;
+        self.counters.legs_inbound += 1;
+        self.attach_dialog(sid, dialog);
+        self.fact(Fact::Offered { leg: sid, provider: offered.provider.clone() });
+        self.offer(now, sid, *offered);
     }
 
     /// Refuses an INVITE that has no leg.
@@ -231,6 +276,7 @@ impl EdgeCore {
             codec: leg.media.codec(),
             telephone_event: leg.media.config().telephone_event_receive,
             sip_call_id: leg.call_id.clone(),
+            headers: std::mem::take(&mut leg.answer_headers),
         };
         let session = leg.session;
         self.emit(now, session, sid, event);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use edge_media::command::PortKey;
 use link_proto::CallSid;
-use link_proto::call::{Blame, DialParams, EndReason, LegStats, OnPeerEnd};
+use link_proto::call::{Blame, DialParams, EndReason, LegStats, Offered, OnPeerEnd};
 use link_proto::media::AudioCodec;
 use sip_core::{Destination, DialogHandle, Uri};
 
@@ -82,8 +82,12 @@ pub(crate) struct Leg {
     pub(crate) wanted: Wanted,
     pub(crate) dialling: Option<Box<Dialling>>,
     pub(crate) coupling: Option<Coupling>,
+    /// What was offered to control, until it is known who deals with it.
+    pub(crate) offered: Option<Box<Offered>>,
     /// Last `Ringing` that was reported.
     pub(crate) ringing: Option<(u16, bool)>,
+    /// Headers of the answer of a called endpoint, until it is reported.
+    pub(crate) answer_headers: Vec<(String, String)>,
     /// `Answered` was reported.
     pub(crate) reported: bool,
     pub(crate) held: bool,
@@ -114,7 +118,9 @@ impl Leg {
             wanted: Wanted::Nothing,
             dialling: None,
             coupling: None,
+            offered: None,
             ringing: None,
+            answer_headers: Vec::new(),
             reported: false,
             held: false,
             answered_at: None,

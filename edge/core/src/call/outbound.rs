@@ -8,7 +8,7 @@ use edge_media::command::Latching;
 use link_proto::CallSid;
 use link_proto::call::{Blame, CallEvent, DialParams, EndReason};
 use sip_core::auth::Credentials;
-use sip_core::{Body, Destination, FailCause, InviteParams, NameAddr, Uri};
+use sip_core::{Body, Destination, FailCause, InviteParams, Message, NameAddr, Uri};
 
 use super::leg::{Dialling, LegEnd, LegState};
 use crate::core::EdgeCore;
@@ -230,6 +230,13 @@ impl EdgeCore {
         leg.ringing = Some((status, early_media));
         let session = leg.session;
         self.emit(now, session, sid, CallEvent::Ringing { status, early_media });
+    }
+
+    /// What the answer says beside what SIP itself needs.
+    pub(crate) fn keep_answer_headers(&mut self, sid: CallSid, response: &Message) {
+        if let Some(leg) = self.legs.get_mut(&sid) {
+            leg.answer_headers = identity::custom_headers(response);
+        }
     }
 
     /// 2xx for our INVITE.

@@ -48,6 +48,8 @@ pub struct World {
     pub edge: EdgeCore,
     pub phones: BTreeMap<SocketAddr, Phone>,
     pub control: Control,
+    /// The control node that [`Self::control`] is, of those that the edge knows.
+    pub index: ControlIndex,
     pub worker: FakeWorker,
     pub faults: Faults,
     /// Sockets are bound after so many ms; `None` = never to be had.
@@ -95,6 +97,7 @@ impl World {
             edge: EdgeCore::new(config, tables, edge_rng, now),
             phones: BTreeMap::new(),
             control: Control::default(),
+            index: ControlIndex(0),
             worker: FakeWorker::default(),
             faults: Faults::default(),
             allocation_ms: Some(0),
@@ -137,15 +140,15 @@ impl World {
 
     pub fn connect(&mut self) {
         self.control.connected = true;
-        self.input(Input::Link(ControlIndex(0), LinkInput::Connected));
+        self.input(Input::Link(self.index, LinkInput::Connected));
         for command in self.control.unanswered() {
-            self.input(Input::Link(ControlIndex(0), LinkInput::Command(command)));
+            self.input(Input::Link(self.index, LinkInput::Command(command)));
         }
     }
 
     pub fn disconnect(&mut self) {
         self.control.connected = false;
-        self.input(Input::Link(ControlIndex(0), LinkInput::Disconnected));
+        self.input(Input::Link(self.index, LinkInput::Disconnected));
     }
 
     pub fn later(&mut self, after: Duration, parcel: Parcel) {
@@ -187,7 +190,7 @@ impl World {
             }
             for input in self.control.take_inputs() {
                 idle = false;
-                self.edge.handle_input(self.now, Input::Link(ControlIndex(0), input));
+                self.edge.handle_input(self.now, Input::Link(self.index, input));
             }
             if idle {
                 return;
