@@ -14,9 +14,8 @@ use crate::transaction::{
 };
 use crate::transport::{Destination, Transport, response_destination};
 
-/// What we say we can do inside a dialog.
-pub(super) const ALLOW: &str =
-    "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE";
+/// What we can do outside a dialog, and inside one whatever the user serves.
+pub(super) const ALLOW_OUTSIDE: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
 
 impl SipEndpoint {
     pub(super) fn emit(&mut self, event: Event) {
@@ -33,6 +32,16 @@ impl SipEndpoint {
             Transport::Udp => format!("<sip:{host}>"),
             other => format!("<sip:{host};transport={}>", other.uri_param()),
         }
+    }
+
+    /// What we say we can do inside a dialog.
+    pub(super) fn allow(&self) -> Header {
+        let mut methods = format!("{ALLOW_OUTSIDE}, {}", Method::Update);
+        for method in &self.config.served_methods {
+            methods.push_str(", ");
+            methods.push_str(method.as_str());
+        }
+        Header::new(HeaderName::Allow, methods)
     }
 
     /// A Via of ours with a new branch.
