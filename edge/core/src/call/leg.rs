@@ -11,6 +11,9 @@ use sip_core::{Destination, DialogHandle, Uri};
 use crate::io::ResolveId;
 use crate::media::offer_answer::LegMedia;
 
+/// Max-Forwards of a call that begins here (RFC 3261 §8.1.1.6).
+pub(crate) const HOPS_MAX: u8 = 70;
+
 /// States of a leg, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LegState {
@@ -82,6 +85,8 @@ pub(crate) struct Leg {
     pub(crate) wanted: Wanted,
     pub(crate) dialling: Option<Box<Dialling>>,
     pub(crate) coupling: Option<Coupling>,
+    /// How much further the call may go: Max-Forwards of its INVITE.
+    pub(crate) hops_left: u8,
     /// Last `Ringing` that was reported.
     pub(crate) ringing: Option<(u16, bool)>,
     /// `Answered` was reported.
@@ -114,6 +119,7 @@ impl Leg {
             wanted: Wanted::Nothing,
             dialling: None,
             coupling: None,
+            hops_left: HOPS_MAX,
             ringing: None,
             reported: false,
             held: false,
