@@ -57,6 +57,37 @@ fn options_tell_what_is_served() {
 }
 
 #[test]
+fn a_flood_of_what_is_refused_takes_no_room() {
+    let mut sip = endpoint(vec![]);
+    for n in 0..1_000 {
+        for (method, expect) in
+            [("REGISTER", 405), ("OPTIONS", 200), ("BYE", 481), ("NEWTHING", 501), ("CANCEL", 481)]
+        {
+            let text = invite("", "")
+                .replace("INVITE", method)
+                .replace("z9hG4bK0", &format!("z9hG4bK{n}"));
+            let (first, _) = hear(&mut sip, &text);
+            let (again, _) = hear(&mut sip, &text);
+            assert_eq!(first[0].status(), Some(expect), "{method}");
+            assert_eq!(first[0].to_bytes(), again[0].to_bytes(), "RFC 3261 §8.2.7: the same tag");
+        }
+    }
+    assert_eq!(sip.transactions_live(), 0);
+}
+
+#[test]
+fn who_is_not_available_says_so() {
+    let mut sip = endpoint(vec![]);
+    let options = invite("", "").replace("INVITE", "OPTIONS");
+    sip.set_available(false);
+    let (sent, _) = hear(&mut sip, &options);
+    assert_eq!(sent[0].status(), Some(503));
+    assert!(sent[0].headers.first(HeaderName::RetryAfter).is_some());
+    sip.set_available(true);
+    assert_eq!(hear(&mut sip, &options).0[0].status(), Some(200));
+}
+
+#[test]
 fn a_body_that_may_be_ignored_is_no_reason_to_refuse() {
     let mut sip = endpoint(vec![]);
     let isup = "Content-Type: application/isup\n";

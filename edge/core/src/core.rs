@@ -285,6 +285,7 @@ impl EdgeCore {
 
     fn drain(&mut self, now: Instant, end_after: Duration) {
         self.draining = true;
+        self.sip.set_available(false);
         self.timers.set(TimerKey::Drain, now + end_after);
     }
 

@@ -70,6 +70,19 @@ impl SipEndpoint {
         self.reply(now, key, request, source, status, headers);
     }
 
+    fn refuse_outside(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+        status: u16,
+        headers: Vec<Header>,
+    ) {
+        self.counters.requests_refused += 1;
+        self.reply_outside(now, key, request, source, status, headers);
+    }
+
     fn receive_ack(&mut self, now: Instant, key: &ServerKey, ack: &Message) {
         let timers = self.config.timers;
         if let Some(id) = self.transactions.find_server(key)
@@ -144,7 +157,7 @@ impl SipEndpoint {
     ) {
         let Some(handle) = self.find_call(&request) else {
             self.counters.dialogs_unmatched += 1;
-            return self.reply(now, key, request, source, 481, Vec::new());
+            return self.reply_outside(now, key, request, source, 481, Vec::new());
         };
         if let Some(header) = unsupported_options(&request) {
             return self.refuse(now, key, request, source, 420, vec![header]);
@@ -165,25 +178,25 @@ impl SipEndpoint {
             .is_some_and(|merge| self.transactions.find_merged(&merge).is_some())
         {
             self.counters.requests_merged += 1;
-            return self.reply(now, key, request, source, 482, Vec::new());
+            return self.reply_outside(now, key, request, source, 482, Vec::new());
         }
         match method {
             Method::Invite | Method::Options => {}
             Method::Bye | Method::Info | Method::Update | Method::Notify | Method::Prack => {
                 self.counters.dialogs_unmatched += 1;
-                return self.reply(now, key, request, source, 481, Vec::new());
+                return self.reply_outside(now, key, request, source, 481, Vec::new());
             }
             known => {
                 let status = if known.is_known() { 405 } else { 501 };
                 let allow = Header::new(HeaderName::Allow, ALLOW_OUTSIDE);
-                return self.refuse(now, key, request, source, status, vec![allow]);
+                return self.refuse_outside(now, key, request, source, status, vec![allow]);
             }
         }
         // A B2BUA behaves as a proxy here (RFC 3261 §16.3): a loop through it must end. OPTIONS goes
         // no further than here, and neighbours that only ask whether we live say 0.
         let hops = request.number(HeaderName::MaxForwards);
         if *method == Method::Invite && hops == Some(0) {
-            return self.refuse(now, key, request, source, 483, Vec::new());
+            return self.refuse_outside(now, key, request, source, 483, Vec::new());
         }
         let scheme = request.request_uri().map(|uri| uri.scheme());
         let known = match scheme {
@@ -193,25 +206,29 @@ impl SipEndpoint {
             Some(Scheme::Other) | None => false,
         };
         if !known {
-            return self.refuse(now, key, request, source, 416, Vec::new());
+            return self.refuse_outside(now, key, request, source, 416, Vec::new());
         }
         if let Some(header) = unsupported_options(&request) {
-            return self.refuse(now, key, request, source, 420, vec![header]);
+            return self.refuse_outside(now, key, request, source, 420, vec![header]);
         }
         if *method == Method::Options {
+            if !self.available {
+                let headers = vec![self.retry_after()];
+                return self.reply_outside(now, key, request, source, 503, headers);
+            }
             let headers = self.options_headers(source);
-            return self.reply(now, key, request, source, 200, headers);
+            return self.reply_outside(now, key, request, source, 200, headers);
         }
         if let Some(header) = unsupported_body(&request) {
-            return self.refuse(now, key, request, source, 415, vec![header]);
+            return self.refuse_outside(now, key, request, source, 415, vec![header]);
         }
         if !accepts_sdp(&request) {
-            return self.refuse(now, key, request, source, 406, Vec::new());
+            return self.refuse_outside(now, key, request, source, 406, Vec::new());
         }
         if self.calls.len() >= self.config.dialogs_max {
             self.counters.capacity_refused += 1;
             let headers = vec![self.retry_after()];
-            return self.reply(now, key, request, source, 503, headers);
+            return self.reply_outside(now, key, request, source, 503, headers);
         }
         self.incoming_call(now, key, request, source);
     }

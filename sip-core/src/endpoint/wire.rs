@@ -233,6 +233,24 @@ impl SipEndpoint {
         self.respond_in(now, id, &response);
     }
 
+    /// Answers a request that belongs to no dialog. Only an INVITE gets a transaction for it, because
+    /// its answer has to arrive; of all others a flood takes no room from calls.
+    pub(super) fn reply_outside(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+        status: u16,
+        headers: Vec<Header>,
+    ) {
+        if request.is_method(&Method::Invite) {
+            self.reply(now, key, request, source, status, headers);
+        } else {
+            self.reply_stateless(&request, source, status, headers);
+        }
+    }
+
     /// Answers a request without any state.
     pub(super) fn reply_stateless(
         &mut self,
@@ -241,7 +259,8 @@ impl SipEndpoint {
         status: u16,
         headers: Vec<Header>,
     ) {
-        let tag = self.token.mint(&mut self.rng);
+        // RFC 3261 §8.2.7: a repeated request gets the same tag.
+        let tag = self.token.mint_for(request.call_id().unwrap_or_default().as_bytes());
         let mut response = Message::response_to(request, status, "", Some(&tag));
         self.finish(&mut response, headers, None);
         let to = request.top_via().map_or(source, |via| response_destination(&via, source));
