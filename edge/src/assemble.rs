@@ -39,7 +39,7 @@ use crate::snapshot::Snapshot;
 use crate::tables::TablesFile;
 use crate::trunk::{self, RouteView, TrunkCounters, TrunkSetup, TrunkWake, WorkerRings};
 use crate::trunk_ring::Epoch;
-use crate::{fast_path, metrics, tables, trunk_ring, upload};
+use crate::{fast_path, metrics, sip_errors, tables, trunk_ring, upload};
 
 /// Commands, events and asides that may wait at once.
 const QUEUE_ENTRIES_MAX: usize = 8_192;
@@ -107,6 +107,7 @@ pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow:
         .await
         .with_context(|| format!("SIP: cannot bind UDP {}", config.sip.listen))?;
     let sip_address = sip.local_addr()?;
+    sip_errors::enable(&sip, sip_address).context("SIP: IP_RECVERR")?;
     let admin_listener = admin::bind(config.admin, "admin").await?;
     let admin_address = admin_listener.local_addr()?;
     let snapshot = Arc::new(Snapshot::default());
@@ -449,6 +450,7 @@ fn edge_core_of(config: &Config, sip: SocketAddr) -> anyhow::Result<EdgeCore> {
         providers: config.providers.clone(),
         legs_max: config.sip.legs_max,
         ports_max: ports_max(config),
+        media_address: config.media.advertise.unwrap_or_else(|| advertised(config, sip)),
         media_timeout: Some(config.media.timeout).filter(|timeout| !timeout.is_zero()),
         control_lost_hold: config.sip.control_lost_hold,
         limits: config.limits,

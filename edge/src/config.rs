@@ -386,7 +386,11 @@ fn read_provider(r: &mut Reader) -> Provider {
         kind::parsed("an address or ADDRESS/BITS", |text| text.parse::<Cidr>().ok()),
         1_000,
     ));
-    let nat = r.key("nat", "Its media may come from any address at first (it sits behind NAT).");
+    let nat = r.key(
+        "nat",
+        "It sits behind NAT: its media may come from any address at first, and requests go to where \
+         its own came from.",
+    );
     let nat = nat.default(false).read(kind::boolean());
     let rate = r.key("calls_per_s_max", "New calls per second; above it 503.").default(100);
     let calls_per_s_max = rate.read(kind::integer(1..=100_000)) as u32;

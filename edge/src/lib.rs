@@ -23,6 +23,7 @@ pub mod prompt_cache;
 pub mod recorder;
 pub mod rlimit;
 pub mod signalling;
+pub mod sip_errors;
 pub mod snapshot;
 pub mod tables;
 pub mod trunk;

@@ -110,6 +110,17 @@ impl EdgeCollector {
                 sip.parse_errors_answered,
             ),
             (
+                "sip_requests_refused",
+                "Requests refused by a rule of SIP (405, 416, 420, 483, 501 …)",
+                sip.requests_refused,
+            ),
+            ("sip_undelivered", "ICMP errors about SIP sent: nobody is there", core.icmp_believed),
+            (
+                "sip_undelivered_ignored",
+                "ICMP errors that do not quote what was sent",
+                core.icmp_ignored,
+            ),
+            (
                 "sip_retransmissions_sent",
                 "SIP requests sent again",
                 sip.request_retransmissions_sent,

@@ -15,6 +15,7 @@ use link_proto::media::PromptKey;
 use link_proto::message::RecordingHeader;
 use link_proto::table::Tables;
 use sip_core::{Destination, Transport};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -22,6 +23,7 @@ use crate::media_handle::{MediaHandle, ToMedia};
 use crate::media_ports::MediaPorts;
 use crate::prompt_cache::PromptCache;
 use crate::recorder::RecorderCommand;
+use crate::sip_errors::{self, Undelivered};
 use crate::snapshot::Snapshot;
 use crate::tables::TablesFile;
 use crate::trunk::{TrunkCommand, TrunkState};
@@ -139,8 +141,11 @@ impl Signalling {
                     let TrunkState { peer, up } = state;
                     self.core.handle_input(clock::now(), Input::TrunkState { peer, up });
                 }
-                ready = self.socket.readable() => {
-                    if ready.is_ok() { self.read_datagrams(&mut buffer); }
+                ready = self.socket.ready(Interest::READABLE | Interest::ERROR) => {
+                    if ready.is_ok() {
+                        self.read_errors();
+                        self.read_datagrams(&mut buffer);
+                    }
                 }
                 _ = snapshot.tick() => {
                     self.set_wall_clock();
@@ -165,9 +170,23 @@ impl Signalling {
         self.snapshot.update(&self.core, &self.ports, clock::now());
     }
 
+    fn read_errors(&mut self) {
+        for _ in 0..DATAGRAMS_PER_TURN_MAX {
+            let error = self.socket.try_io(Interest::ERROR, || sip_errors::next(&self.socket));
+            match error {
+                Ok(Some(Undelivered { to, quoted })) => {
+                    self.core.handle_input(clock::now(), Input::Undelivered { to, quoted });
+                    self.carry_out();
+                }
+                Ok(None) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn read_datagrams(&mut self, buffer: &mut [u8]) {
         for _ in 0..DATAGRAMS_PER_TURN_MAX {
-            // ICMP errors of earlier sends surface here; the next datagram is behind them.
+            // ICMP errors of earlier sends surface here too; the next datagram is behind them.
             let (length, source) = match self.socket.try_recv_from(buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
@@ -259,7 +278,13 @@ impl Signalling {
 
     fn send(&mut self, to: Destination, bytes: &Bytes) {
         let sent = match to.transport {
-            Transport::Udp => self.socket.try_send_to(bytes, to.addr),
+            // The first error may be about an earlier datagram, to whomever: `read_errors` tells.
+            Transport::Udp => match self.socket.try_send_to(bytes, to.addr) {
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                    self.socket.try_send_to(bytes, to.addr)
+                }
+                sent => sent,
+            },
             // Streams have no socket here yet.
             _ => Err(std::io::ErrorKind::Unsupported.into()),
         };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::msg::Method;
 use crate::transaction::timers::TimerConfig;
+use crate::transport::Transport;
 
 /// Host and port as the peers see us: goes into Via and Contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,12 @@ pub struct SipConfig {
     pub call_max: Duration,
     /// Further dialogs of one INVITE that are remembered (forks).
     pub early_dialogs_max: usize,
+    /// Transports that the shell can open. A Contact or Route that names another one is not
+    /// followed: the request goes the way the peer's own came.
+    pub transports: Vec<Transport>,
+    /// Which of INFO, REFER, NOTIFY and MESSAGE the user answers in dialogs; the others are
+    /// refused with 405 and not in our Allow.
+    pub served_methods: Vec<Method>,
     /// How often the last 1xx is sent again while the caller waits (RFC 3261 §13.3.1.1).
     pub provisional_refresh: Duration,
 }
@@ -65,6 +73,8 @@ impl SipConfig {
             ringing_max: Duration::from_secs(300),
             call_max: Duration::from_secs(24 * 3600),
             early_dialogs_max: 16,
+            transports: vec![Transport::Udp],
+            served_methods: vec![Method::Info, Method::Refer, Method::Notify, Method::Message],
             provisional_refresh: Duration::from_secs(60),
         }
     }

@@ -73,6 +73,8 @@ pub struct SipEndpoint {
     served: BTreeMap<RequestId, TransactionId>,
     next_handle: u64,
     next_request: u64,
+    /// OPTIONS is answered 200.
+    available: bool,
 }
 
 impl SipEndpoint {
@@ -93,6 +95,7 @@ impl SipEndpoint {
             served: BTreeMap::new(),
             next_handle: 1,
             next_request: 1,
+            available: true,
         }
     }
 
@@ -250,6 +253,12 @@ impl SipEndpoint {
         let call = self.calls.get_mut(&handle).ok_or(CommandError::Unknown)?;
         call.peer_override = Some(to);
         Ok(())
+    }
+
+    /// While not available, OPTIONS outside a dialog is answered 503, so that those who ask send
+    /// their calls elsewhere.
+    pub fn set_available(&mut self, available: bool) {
+        self.available = available;
     }
 
     /// Call-ID of a leg.

@@ -50,6 +50,13 @@ impl TokenKey {
         format!("tdm{nonce}{tag:016x}")
     }
 
+    /// The token of these bytes, the same each time: for answers without state (RFC 3261 §8.2.7).
+    pub fn mint_for(&self, bytes: &[u8]) -> String {
+        let nonce = format!("{:016x}", self.tag(bytes));
+        let tag = self.tag(nonce.as_bytes());
+        format!("tdm{nonce}{tag:016x}")
+    }
+
     /// True if `bytes` (a raw datagram, or any text) carry a token of this key. Cost: one scan of
     /// at most 8 KiB and at most six HMACs.
     pub fn carries(&self, bytes: &[u8]) -> bool {
@@ -106,6 +113,9 @@ mod tests {
         let datagram =
             format!("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP t;branch=z9hG4bK{token}\r\n\r\n");
         assert!(key.carries(datagram.as_bytes()));
+        let same = key.mint_for(b"call-1");
+        assert!(key.carries(same.as_bytes()) && key.mint_for(b"call-1") == same);
+        assert_ne!(key.mint_for(b"call-2"), same);
         assert!(!other.carries(datagram.as_bytes()));
         let forged = datagram.replace(&token[3..5], "zz");
         assert!(!key.carries(forged.as_bytes()));

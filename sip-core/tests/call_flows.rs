@@ -579,13 +579,17 @@ fn what_the_rfc_says_to_strangers() {
     let mut world = world();
     for (start, extra, expect) in [
         ("OPTIONS sip:b@h", "", "200 OPTIONS"),
-        ("OPTIONS sip:b@h", "Max-Forwards: 0\n", "483 OPTIONS"),
+        // A neighbour that asks whether we live; nothing is forwarded.
+        ("OPTIONS sip:b@h", "Max-Forwards: 0\n", "200 OPTIONS"),
         ("INVITE sip:b@h", "Max-Forwards: 0\n", "483 INVITE"),
         ("INVITE sip:b@h", "Require: 100rel, x\n", "420 INVITE"),
         ("INVITE http://b", "", "416 INVITE"),
+        ("INVITE sips:b@h", "", "416 INVITE"),
+        ("INVITE sip:b@h", "Accept: text/x\n", "406 INVITE"),
         ("INVITE sip:b@h", "Max-Forwards: abc\n", "400 INVITE"),
         ("REGISTER sip:h", "", "405 REGISTER"),
         ("SUBSCRIBE sip:b@h", "", "405 SUBSCRIBE"),
+        ("REFER sip:b@h", "Refer-To: <sip:c@h>\n", "405 REFER"),
         ("BYE sip:b@h", "", "481 BYE"),
         ("CANCEL sip:b@h", "", "481 CANCEL"),
         ("NEWTHING sip:b@h", "", "501 NEWTHING"),

@@ -86,6 +86,9 @@ fn rtcp_addresses() {
         ("", "198.51.100.7:5001", false),
         ("a=rtcp:5077\r\n", "198.51.100.7:5077", false),
         ("a=rtcp:5077 IN IP4 198.51.100.8\r\n", "198.51.100.8:5077", false),
+        ("a=rtcp:5077 IN IP4 255.255.255.255\r\n", "198.51.100.7:5077", false),
+        ("a=rtcp:5077 IN IP6 ::1\r\n", "198.51.100.7:5077", false),
+        ("a=rtcp:0\r\n", "198.51.100.7:5001", false),
         ("a=rtcp-mux\r\na=rtcp:5000\r\n", "198.51.100.7:5000", true),
     ] {
         let agreed = agreed(&format!("m=audio 5000 RTP/AVP 0\r\n{lines}"));
@@ -131,6 +134,20 @@ fn what_cannot_be_agreed() {
             "v=0\r\nc=IN IP4 host.example\r\nm=audio 5000 RTP/AVP 0\r\n".to_owned(),
             NegotiateError::Address,
         ),
+        (
+            "v=0\r\nc=IN IP6 2001:db8::1\r\nm=audio 5000 RTP/AVP 0\r\n".to_owned(),
+            NegotiateError::Address,
+        ),
+        (
+            "v=0\r\nc=IN IP4 224.2.1.1/127\r\nm=audio 5000 RTP/AVP 0\r\n".to_owned(),
+            NegotiateError::Address,
+        ),
+        (
+            "v=0\r\nc=IN IP4 255.255.255.255\r\nm=audio 5000 RTP/AVP 0\r\n".to_owned(),
+            NegotiateError::Address,
+        ),
+        (format!("{HEAD}m=audio 5000 RTP/SAVP 0\r\n"), NegotiateError::NoAudio),
+        (format!("{HEAD}m=audio 5000 UDP/TLS/RTP/SAVPF 0\r\n"), NegotiateError::NoAudio),
     ] {
         assert_eq!(answer(&text, &local()).map(|_| ()), Err(expect), "{text}");
     }
@@ -185,6 +202,13 @@ fn an_answer_with_other_dynamic_numbers() {
         (agreed.telephone_event_send, agreed.telephone_event_receive),
         (Some(110), Some(101))
     );
+}
+
+#[test]
+fn padding_is_passed_over() {
+    let padded = format!("{HEAD}\r\n \r\nm=audio 5000 RTP/AVP 0\r\n\t\r\n\0");
+    let session = Session::parse(padded.as_bytes()).expect("padding is no line");
+    assert_eq!(session.media.len(), 1);
 }
 
 #[test]

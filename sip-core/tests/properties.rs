@@ -229,6 +229,7 @@ proptest! {
         direction in 0usize..4,
         their_direction in 0usize..4,
         mux in any::<[bool; 2]>(),
+        six in any::<bool>(),
         port in 1024u16..65000,
         ptime in 1u16..7,
     ) {
@@ -236,8 +237,9 @@ proptest! {
         let pick = |list: &[usize]| list.iter().map(|i| all[*i].clone()).collect::<Vec<_>>();
         let directions =
             [Direction::SendRecv, Direction::SendOnly, Direction::RecvOnly, Direction::Inactive];
+        let address = |v4: &str, v6: &str| if six { v6 } else { v4 }.parse().expect("address");
         let caller = LocalMedia {
-            addr: "192.0.2.1".parse().expect("address"),
+            addr: address("192.0.2.1", "2001:db8::1"),
             rtp_port: port,
             rtcp_port: port + 1,
             rtcp_mux: mux[0],
@@ -247,7 +249,7 @@ proptest! {
             ptime_ms: ptime * 10,
         };
         let callee = LocalMedia {
-            addr: "2001:db8::1".parse().expect("address"),
+            addr: address("192.0.2.2", "2001:db8::2"),
             rtp_port: port + 2,
             rtcp_port: port + 7,
             rtcp_mux: mux[1],

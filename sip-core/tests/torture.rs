@@ -164,6 +164,8 @@ fn line_ends_and_keep_alives() {
     let text = with("OPTIONS sip:b@h SIP/2.0", "", "");
     let lf_only = Message::parse(&Bytes::from(text.clone())).expect("LF-only lines");
     assert_eq!(lf_only.method(), Some(Method::Options));
+    let trailing = text.replacen("SIP/2.0", "SIP/2.0  ", 1);
+    assert_eq!(parse(&trailing).method(), Some(Method::Options), "RFC 4475 §3.1.2.11");
     let led = Message::parse(&crlf(&format!("\n\n\n{text}"))).expect("leading CRLF");
     assert_eq!(led.headers.len(), lf_only.headers.len());
     for keep_alive in [&b"\r\n\r\n"[..], b"\0", b"\n", b""] {
@@ -196,7 +198,8 @@ fn what_is_malformed_and_whether_it_is_answered() {
     let invite = "INVITE sip:b@example.com SIP/2.0";
     for (text, kind, field, answer) in [
         // RFC 4475 §3.1.2.1 to §3.1.2.19 in kind.
-        (with(invite, "Via: SIP/2.0 192.0.2.15;;,;,,", ""), Syntax, "Via", None),
+        (with(invite, "Via: SIP/2.0 192.0.2.15;;,;,,", ""), Syntax, "Via", Some(400)),
+        (with(invite, "Via: SIP/2.0/UDP 192.0.2.15;;,;,,", ""), Syntax, "Via", Some(400)),
         (with(invite, "l: 9999", "v=0"), Truncated, "Content-Length", Some(400)),
         (with(invite, "l: -999", "v=0"), Syntax, "Content-Length", Some(400)),
         (with(invite, "CSeq: 36893488147419103232 INVITE", ""), Syntax, "CSeq", Some(400)),
@@ -234,7 +237,8 @@ fn what_is_malformed_and_whether_it_is_answered() {
 #[test]
 fn limits() {
     let many = "X: y\n".repeat(300);
-    refuse(&with("INVITE sip:b@h SIP/2.0", &many, ""), ParseErrorKind::TooLarge, "headers", None);
+    let invite = with("INVITE sip:b@h SIP/2.0", &many, "");
+    refuse(&invite, ParseErrorKind::TooLarge, "headers", Some(513));
     let big = Bytes::from(vec![b'a'; 65_537]);
     assert_eq!(Message::parse(&big).expect_err("large").kind, ParseErrorKind::TooLarge);
 }

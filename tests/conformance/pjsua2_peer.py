@@ -3,6 +3,10 @@
     pjsua2_peer.py answer ADDRESS:PORT PLAY.wav RECORD.wav SECONDS
     pjsua2_peer.py call   ADDRESS:PORT PLAY.wav RECORD.wav SECONDS sip:TARGET [KEYS]
 
+Before the role may stand --codec=PCMA (speaks no other; PCMU if not said) and --hold=AT-UNTIL (puts
+the other side on hold between these seconds of the conversation, hangs up one second after
+resuming it).
+
 Prints "ready", then a JSON object with what it saw. Ends when the call has ended or after SECONDS.
 """
 
@@ -63,11 +67,12 @@ class Phone:
         self.call = None
         self.ended = False
         self.active_at = None
+        self.held = None
         self.player = None
         self.recorder = None
 
 
-def endpoint(address, port):
+def endpoint(address, port, codec):
     config = pj.EpConfig()
     config.logConfig.level = 1
     config.logConfig.consoleLevel = 1
@@ -87,15 +92,35 @@ def endpoint(address, port):
     transport.publicAddress = address
     ep.transportCreate(pj.PJSIP_TRANSPORT_UDP, transport)
     ep.libStart()
-    for codec in ep.codecEnum2():
-        ep.codecSetPriority(codec.codecId, 255 if codec.codecId.startswith("PCMU") else 0)
+    for known in ep.codecEnum2():
+        ep.codecSetPriority(known.codecId, 255 if known.codecId.startswith(codec + "/") else 0)
     return ep
 
 
+def hold(phone, began, until):
+    """What of a hold is due."""
+    talked = time.monotonic() - phone.active_at if phone.active_at else 0
+    if phone.held is None and talked > began:
+        phone.held = True
+        phone.call.setHold(pj.CallOpParam(True))
+    elif phone.held and talked > until:
+        phone.held = False
+        resume = pj.CallOpParam(True)
+        resume.opt.flag = pj.PJSUA_CALL_UNHOLD
+        phone.call.reinvite(resume)
+    elif phone.held is False and talked > until + 1:
+        phone.call.hangup(pj.CallOpParam())
+        phone.held = True
+        phone.active_at = None
+
+
 def main():
-    role, at, play, record, seconds = sys.argv[1:6]
+    options = dict(arg[2:].split("=", 1) for arg in sys.argv[1:] if arg.startswith("--"))
+    args = [arg for arg in sys.argv[1:] if not arg.startswith("--")]
+    role, at, play, record, seconds = args[:5]
     address, port = at.rsplit(":", 1)
-    ep = endpoint(address, int(port))
+    ep = endpoint(address, int(port), options.get("codec", "PCMU"))
+    holds = [float(second) for second in options.get("hold", "").split("-") if second]
     phone = Phone()
     config = pj.AccountConfig()
     config.idUri = f"sip:pjsua@{at}"
@@ -108,16 +133,18 @@ def main():
     phone.recorder = pj.AudioMediaRecorder()
     phone.recorder.createRecorder(record)
     print("ready", flush=True)
-    keys = sys.argv[7] if len(sys.argv) > 7 else ""
+    keys = args[6] if len(args) > 6 else ""
     if role == "call":
         phone.call = Call(account, phone)
-        phone.call.makeCall(sys.argv[6], pj.CallOpParam(True))
+        phone.call.makeCall(args[5], pj.CallOpParam(True))
     end = time.monotonic() + float(seconds)
     while not phone.ended and time.monotonic() < end:
         ep.libHandleEvents(10)
         if keys and phone.active_at and time.monotonic() > phone.active_at + 1.5:
             phone.call.dialDtmf(keys)
             keys = ""
+        if holds and not phone.ended:
+            hold(phone, *holds)
     print(json.dumps(SEEN), flush=True)
     # An object that outlives the library aborts the process: let go of all of them first.
     phone.call = phone.player = phone.recorder = None

@@ -86,9 +86,12 @@ impl Admission {
         let Some(index) = self.index(source) else {
             return if token.carries(bytes) { Verdict::Pass } else { Verdict::Drop };
         };
+        // RFC 3261 §7.5: line ends before a message do not count.
+        let lead = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n' | 0)).count();
+        let message = bytes.get(lead..).unwrap_or_default();
         // A new call has no token of ours; a re-INVITE has one in its To tag. A retransmitted
         // INVITE counts again, which only makes the limit a little stricter in a flood.
-        if bytes.starts_with(b"INVITE ")
+        if message.starts_with(b"INVITE ")
             && let Some((_, bucket)) = self.providers.get_mut(index)
             && !bucket.take(now)
             && !token.carries(bytes)
@@ -149,6 +152,7 @@ mod tests {
             [Verdict::Pass, Verdict::Pass, Verdict::Shed]
         );
         assert_eq!(judge(0, &format!("{invite}To: <sip:x>;tag={tag}\r\n")), Verdict::Pass);
-        assert_eq!([600, 600].map(|ms| judge(ms, invite)), [Verdict::Pass, Verdict::Shed]);
+        let led = format!("\r\n\0\r\n{invite}");
+        assert_eq!([600, 600].map(|ms| judge(ms, &led)), [Verdict::Pass, Verdict::Shed]);
     }
 }

@@ -1,6 +1,6 @@
 //! What an edge core is told at its start.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use link_proto::media::AudioCodec;
@@ -67,7 +67,8 @@ pub struct Provider {
     pub name: String,
     /// Where its signalling comes from.
     pub networks: Vec<Cidr>,
-    /// It sits behind NAT: its media may come from any address at first.
+    /// It sits behind NAT: its media may come from any address at first, and its Contact is not
+    /// followed.
     pub nat: bool,
     /// New calls per second; above it 503.
     pub calls_per_s_max: u32,
@@ -111,6 +112,8 @@ pub struct EdgeConfig {
     pub controls: Vec<ControlChoice>,
     /// Who may send us calls, first match wins.
     pub providers: Vec<Provider>,
+    /// Advertised address of RTP; a peer must have one of its family.
+    pub media_address: IpAddr,
     /// Codecs that we speak, best first.
     pub codecs: Vec<AudioCodec>,
     /// Payload type of telephone-event in our offers.
@@ -175,6 +178,7 @@ impl EdgeConfig {
             workers: 1,
             controls: vec![ControlChoice::default()],
             providers: Vec::new(),
+            media_address: Ipv4Addr::UNSPECIFIED.into(),
             codecs: vec![AudioCodec::Pcmu, AudioCodec::Pcma],
             telephone_event: 101,
             ptime_ms: 20,

@@ -60,7 +60,9 @@ pub struct EdgeCore {
 
 impl EdgeCore {
     /// A shard that knows no control node yet. `tables` are those kept on disk.
-    pub fn new(config: EdgeConfig, tables: Tables, mut rng: StdRng, now: Instant) -> Self {
+    pub fn new(mut config: EdgeConfig, tables: Tables, mut rng: StdRng, now: Instant) -> Self {
+        // Digits by INFO; there is no transfer and no messaging yet.
+        config.sip.served_methods = vec![Method::Info];
         let sip_rng = StdRng::from_seed(rng.random());
         let mut core = Self {
             sip: SipEndpoint::new(config.sip.clone(), sip_rng),
@@ -126,6 +128,7 @@ impl EdgeCore {
             Input::SendFailed { to } => {
                 self.sip.handle_input(now, sip_core::Input::SendFailed { to });
             }
+            Input::Undelivered { to, quoted } => self.on_undelivered(now, to, &quoted),
             Input::Link(control, input) => self.on_link(now, control, input),
             Input::Worker { event, .. } => self.on_worker_event(now, event),
             Input::MediaAllocated { port, rtp, rtcp } => {
@@ -187,6 +190,17 @@ impl EdgeCore {
                 self.sip.handle_input(now, input);
             }
         }
+    }
+
+    /// RFC 3261 §18.4. Anybody can send an ICMP error, but only who saw the datagram can quote it.
+    fn on_undelivered(&mut self, now: Instant, to: SocketAddr, quoted: &[u8]) {
+        if !self.sip.token_key().carries(quoted) {
+            self.counters.icmp_ignored += 1;
+            return;
+        }
+        self.counters.icmp_believed += 1;
+        let to = sip_core::Destination::udp(to);
+        self.sip.handle_input(now, sip_core::Input::SendFailed { to });
     }
 
     /// 503 without any state; the ACK that follows matches nothing and is absorbed.
@@ -274,6 +288,7 @@ impl EdgeCore {
 
     fn drain(&mut self, now: Instant, end_after: Duration) {
         self.draining = true;
+        self.sip.set_available(false);
         self.timers.set(TimerKey::Drain, now + end_after);
     }
 

@@ -5,6 +5,10 @@
 pub struct Counters {
     /// Datagrams from addresses of no provider that carry no token of ours.
     pub datagrams_unlisted: u64,
+    /// ICMP errors that quote a datagram of ours: nobody is there.
+    pub icmp_believed: u64,
+    /// ICMP errors that quote none.
+    pub icmp_ignored: u64,
     /// New calls shed by the rate limit of their provider, before any state.
     pub calls_shed_rate: u64,
     /// New calls refused while draining.

@@ -83,6 +83,13 @@ pub enum Input {
         /// Its `to`.
         to: Destination,
     },
+    /// The network reports that nobody took a datagram of ours.
+    Undelivered {
+        /// Whom it was for.
+        to: SocketAddr,
+        /// How it began. A report that does not quote a token of ours is not believed.
+        quoted: Bytes,
+    },
     /// From a control node.
     Link(ControlIndex, LinkInput),
     /// From a media worker.

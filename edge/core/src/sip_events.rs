@@ -6,7 +6,7 @@ use bytes::Bytes;
 use edge_media::command::WorkerCommand;
 use link_proto::CallSid;
 use link_proto::call::{Blame, EndReason};
-use sip_core::{DialogHandle, Event, RequestId};
+use sip_core::{DialogHandle, Event, Header, HeaderName, RequestId};
 
 use crate::call::leg::LegEnd;
 use crate::core::EdgeCore;
@@ -24,15 +24,15 @@ impl EdgeCore {
                     self.on_dialog_over(now, sid, end.with_status(487));
                 }
             }
-            Event::Provisional { handle, status, sdp, .. } => {
+            Event::Provisional { handle, early_dialog, status, sdp, .. } => {
                 if let Some(sid) = self.leg_of(handle) {
-                    self.on_provisional(now, sid, status, sdp);
+                    self.on_provisional(now, sid, status, &early_dialog.unwrap_or_default(), sdp);
                 }
             }
-            Event::Answered { handle, sdp, response, .. } => {
+            Event::Answered { handle, remote_tag, sdp, response, .. } => {
                 if let Some(sid) = self.leg_of(handle) {
                     self.keep_answer_headers(sid, &response);
-                    self.on_answered(now, sid, sdp);
+                    self.on_answered(now, sid, &remote_tag.unwrap_or_default(), sdp);
                 }
             }
             Event::Failed { handle, status, cause, .. } => {
@@ -57,8 +57,8 @@ impl EdgeCore {
             Event::Info { handle, id, content_type, body, .. } => {
                 self.on_info(now, handle, id, &content_type, &body);
             }
-            Event::Refer { id, .. } => self.respond(now, id, 603),
-            Event::Request { id, .. } => self.respond(now, id, 501),
+            // The endpoint is told to refuse both by itself.
+            Event::Refer { id, .. } | Event::Request { id, .. } => self.respond(now, id, 501),
             // We send no re-INVITE and no other request in dialogs.
             Event::ReInviteAnswered { .. }
             | Event::ReInviteFailed { .. }
@@ -89,7 +89,13 @@ impl EdgeCore {
             "application/dtmf-relay" => dtmf_relay(body),
             "application/dtmf" => single_digit(body).map(|digit| (digit, DIGIT_MS)),
             "" => return self.respond(now, id, 200),
-            _ => return self.respond(now, id, 415),
+            _ => {
+                // RFC 3261 §8.2.3: what would be understood.
+                let accept = "application/dtmf-relay, application/dtmf";
+                let headers = vec![Header::new(HeaderName::Accept, accept)];
+                let _ = self.sip.respond(now, id, 415, "", headers, None);
+                return;
+            }
         };
         let Some((digit, duration_ms)) = digit else { return self.respond(now, id, 400) };
         self.respond(now, id, 200);

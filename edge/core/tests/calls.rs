@@ -178,6 +178,9 @@ fn bridge_caller_hangs_up_and_the_callee_ends_too() {
     world.run_ms(300);
     assert_eq!(world.control.ended(alice), Some(EndReason::RemoteBye));
     assert_eq!(world.control.ended(bob), Some(EndReason::PeerEnded));
+    let ends = |e: &&link_proto::message::EventMessage| matches!(e.event, CallEvent::Ended { .. });
+    let ends: Vec<CallSid> = world.control.events.iter().filter(ends).map(|e| e.leg).collect();
+    assert_eq!(ends, [alice, bob], "the cause is reported before what follows from it");
     let reason = world.phone(BOB).ended_with();
     assert_eq!(reason.as_deref(), Some("Q.850;cause=16;text=\"Normal call clearing\""));
     world.check_clean();

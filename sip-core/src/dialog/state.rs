@@ -125,8 +125,9 @@ impl Dialog {
     }
 
     /// Where a request in the dialog is sent. We ask no DNS: a next hop that is a name, or that
-    /// cannot be reached from here (a private address behind NAT), is replaced by the flow.
-    pub fn destination(&self) -> Destination {
+    /// cannot be reached from here (a private address behind NAT, a transport that is not in
+    /// `transports`), is replaced by the flow.
+    pub fn destination(&self, transports: &[Transport]) -> Destination {
         if self.flow.transport.is_reliable() {
             // The connection that is there (RFC 5923 in spirit): the peer may be behind NAT.
             return self.flow;
@@ -140,11 +141,25 @@ impl Dialog {
         {
             return self.flow;
         }
-        let named = next.param("transport").and_then(Transport::from_name);
-        let transport = named.unwrap_or(self.flow.transport);
+        let named = match next.param("transport") {
+            Some(name) => Transport::from_name(name),
+            None => Some(self.flow.transport),
+        };
+        let Some(transport) = named.filter(|named| transports.contains(named)) else {
+            return self.flow;
+        };
         let port = next.port().unwrap_or_else(|| transport.default_port());
+        if port == 0 || !is_unicast(ip) {
+            return self.flow;
+        }
         Destination { addr: SocketAddr::new(ip, port), transport, local: self.flow.local }
     }
+}
+
+/// False for addresses that name nobody, or more than one.
+fn is_unicast(ip: IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !(ip.is_unspecified() || ip.is_multicast() || broadcast)
 }
 
 /// True for addresses that have no meaning outside their network.
@@ -183,7 +198,10 @@ mod tests {
     }
 
     fn check(contact: &str, record_route: &str, flow: &str, expect: &str) {
-        assert_eq!(dialog(contact, record_route, flow).destination().addr.to_string(), expect);
+        assert_eq!(
+            dialog(contact, record_route, flow).destination(&[Transport::Udp]).addr.to_string(),
+            expect
+        );
     }
 
     #[test]
@@ -192,6 +210,13 @@ mod tests {
         check("<sip:a@10.0.0.1:5070>", "", "192.0.2.9:1", "192.0.2.9:1");
         check("<sip:a@10.0.0.1:5070>", "", "10.0.0.9:1", "10.0.0.1:5070");
         check("<sip:a@phone.example>", "", "192.0.2.9:1", "192.0.2.9:1");
+        check("<sip:a@192.0.2.1:5070;transport=tcp>", "", "192.0.2.9:1", "192.0.2.9:1");
+        check("<sip:a@192.0.2.1:5070;transport=UDP>", "", "192.0.2.9:1", "192.0.2.1:5070");
+        check("<sip:a@192.0.2.1:0>", "", "192.0.2.9:1", "192.0.2.9:1");
+        check("<sip:a@192.0.2.1:5070;transport=x>", "", "192.0.2.9:1", "192.0.2.9:1");
+        for nobody in ["0.0.0.0", "255.255.255.255", "224.0.1.75"] {
+            check(&format!("<sip:a@{nobody}>"), "", "192.0.2.9:1", "192.0.2.9:1");
+        }
         let route = "Record-Route: <sip:192.0.2.77;lr>, <sip:192.0.2.78;lr>\r\n";
         check("<sip:a@192.0.2.1>", route, "192.0.2.9:1", "192.0.2.77:5060");
     }

@@ -47,7 +47,7 @@ impl SipEndpoint {
             let number = dialog.next_cseq();
             let method = message.method().map(|method| method.to_string()).unwrap_or_default();
             message.headers.set(HeaderName::CSeq, format!("{number} {method}"));
-            to = dialog.destination();
+            to = dialog.destination(&self.config.transports);
         }
         if let Some(over) = handle.and_then(|h| self.calls.get(&h)).and_then(|c| c.peer_override) {
             to = over;

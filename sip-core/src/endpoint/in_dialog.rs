@@ -6,7 +6,6 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::uas::ended;
-use super::wire::ALLOW;
 use super::{SipEndpoint, User};
 use crate::dialog::{CSeqCheck, CallState};
 use crate::error::CommandError;
@@ -54,12 +53,14 @@ impl SipEndpoint {
                 let headers = self.options_headers(source);
                 self.reply(now, key, request, source, 200, headers);
             }
-            Method::Info | Method::Refer | Method::Notify | Method::Message => {
+            Method::Info | Method::Refer | Method::Notify | Method::Message
+                if self.config.served_methods.contains(&method) =>
+            {
                 self.serve_request(now, handle, key, request, source, &method);
             }
             other => {
                 let status = if other.is_known() { 405 } else { 501 };
-                let allow = Header::new(HeaderName::Allow, ALLOW);
+                let allow = self.allow();
                 self.refuse(now, key, request, source, status, vec![allow]);
             }
         }
@@ -225,7 +226,7 @@ impl SipEndpoint {
         };
         let cseq = dialog.next_cseq();
         let mut message = dialog.request(Method::Bye, cseq);
-        let to = call.peer_override.unwrap_or_else(|| dialog.destination());
+        let to = call.peer_override.unwrap_or_else(|| dialog.destination(&self.config.transports));
         self.finish(&mut message, headers, None);
         let id = self.start_client(now, message, to, User::Bye(handle));
         if let Some(call) = self.calls.get_mut(&handle) {
@@ -283,7 +284,7 @@ impl SipEndpoint {
         let dialog = call.dialog.as_mut().ok_or(CommandError::State)?;
         let cseq = dialog.next_cseq();
         let mut message = dialog.request(method.clone(), cseq);
-        let to = call.peer_override.unwrap_or_else(|| dialog.destination());
+        let to = call.peer_override.unwrap_or_else(|| dialog.destination(&self.config.transports));
         if matches!(method, Method::Refer | Method::Notify | Method::Subscribe | Method::Update) {
             message.headers.add(HeaderName::Contact, self.contact(to.transport));
         }

@@ -59,10 +59,10 @@ impl SipEndpoint {
         offer.tries += 1;
         offer.retry_at = None;
         let mut message = dialog.request(Method::Invite, offer.cseq);
-        let to = call.peer_override.unwrap_or_else(|| dialog.destination());
+        let to = call.peer_override.unwrap_or_else(|| dialog.destination(&self.config.transports));
         let (headers, body) = (offer.headers.clone(), offer.body.clone());
         message.headers.add(HeaderName::Contact, self.contact(to.transport));
-        message.headers.add(HeaderName::Allow, super::wire::ALLOW);
+        message.headers.push(self.allow());
         self.finish(&mut message, headers, body);
         let id = self.start_client(now, message, to, User::Reinvite(handle));
         let offer = self.calls.get_mut(&handle).and_then(|call| call.outbound_offer.as_mut());

@@ -3,15 +3,12 @@
 
 use std::time::Instant;
 
-use super::wire::ALLOW;
+use super::wire::ALLOW_OUTSIDE;
 use super::{SipEndpoint, User};
 use crate::event::DialogHandle;
-use crate::msg::{Header, HeaderName, Message, Method, Scheme};
+use crate::msg::{Header, HeaderName, MediaType, Message, Method, Params, Scheme};
 use crate::transaction::{Effect, Machine, MergeKey, ServerKey};
-use crate::transport::{Destination, stamp_top_via};
-
-/// What we accept outside a dialog.
-const ALLOW_OUTSIDE: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
+use crate::transport::{Destination, Transport, stamp_top_via};
 
 impl SipEndpoint {
     pub(super) fn receive_request(
@@ -71,6 +68,19 @@ impl SipEndpoint {
     ) {
         self.counters.requests_refused += 1;
         self.reply(now, key, request, source, status, headers);
+    }
+
+    fn refuse_outside(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+        status: u16,
+        headers: Vec<Header>,
+    ) {
+        self.counters.requests_refused += 1;
+        self.reply_outside(now, key, request, source, status, headers);
     }
 
     fn receive_ack(&mut self, now: Instant, key: &ServerKey, ack: &Message) {
@@ -147,7 +157,7 @@ impl SipEndpoint {
     ) {
         let Some(handle) = self.find_call(&request) else {
             self.counters.dialogs_unmatched += 1;
-            return self.reply(now, key, request, source, 481, Vec::new());
+            return self.reply_outside(now, key, request, source, 481, Vec::new());
         };
         if let Some(header) = unsupported_options(&request) {
             return self.refuse(now, key, request, source, 420, vec![header]);
@@ -168,47 +178,57 @@ impl SipEndpoint {
             .is_some_and(|merge| self.transactions.find_merged(&merge).is_some())
         {
             self.counters.requests_merged += 1;
-            return self.reply(now, key, request, source, 482, Vec::new());
+            return self.reply_outside(now, key, request, source, 482, Vec::new());
         }
         match method {
             Method::Invite | Method::Options => {}
-            Method::Bye
-            | Method::Info
-            | Method::Update
-            | Method::Notify
-            | Method::Prack
-            | Method::Refer => {
+            Method::Bye | Method::Info | Method::Update | Method::Notify | Method::Prack => {
                 self.counters.dialogs_unmatched += 1;
-                return self.reply(now, key, request, source, 481, Vec::new());
+                return self.reply_outside(now, key, request, source, 481, Vec::new());
             }
             known => {
                 let status = if known.is_known() { 405 } else { 501 };
                 let allow = Header::new(HeaderName::Allow, ALLOW_OUTSIDE);
-                return self.refuse(now, key, request, source, status, vec![allow]);
+                return self.refuse_outside(now, key, request, source, status, vec![allow]);
             }
         }
-        // A B2BUA behaves as a proxy here (RFC 3261 §16.3): a loop through it must end.
-        if request.number(HeaderName::MaxForwards) == Some(0) {
-            return self.refuse(now, key, request, source, 483, Vec::new());
+        // A B2BUA behaves as a proxy here (RFC 3261 §16.3): a loop through it must end. OPTIONS goes
+        // no further than here, and neighbours that only ask whether we live say 0.
+        let hops = request.number(HeaderName::MaxForwards);
+        if *method == Method::Invite && hops == Some(0) {
+            return self.refuse_outside(now, key, request, source, 483, Vec::new());
         }
         let scheme = request.request_uri().map(|uri| uri.scheme());
-        if !matches!(scheme, Some(Scheme::Sip | Scheme::Sips | Scheme::Tel)) {
-            return self.refuse(now, key, request, source, 416, Vec::new());
+        let known = match scheme {
+            Some(Scheme::Sip | Scheme::Tel) => true,
+            // RFC 5630 §5.3: who asks for security on every hop does not get it by datagrams.
+            Some(Scheme::Sips) => matches!(source.transport, Transport::Tls | Transport::Wss),
+            Some(Scheme::Other) | None => false,
+        };
+        if !known {
+            return self.refuse_outside(now, key, request, source, 416, Vec::new());
         }
         if let Some(header) = unsupported_options(&request) {
-            return self.refuse(now, key, request, source, 420, vec![header]);
+            return self.refuse_outside(now, key, request, source, 420, vec![header]);
         }
         if *method == Method::Options {
+            if !self.available {
+                let headers = vec![self.retry_after()];
+                return self.reply_outside(now, key, request, source, 503, headers);
+            }
             let headers = self.options_headers(source);
-            return self.reply(now, key, request, source, 200, headers);
+            return self.reply_outside(now, key, request, source, 200, headers);
         }
         if let Some(header) = unsupported_body(&request) {
-            return self.refuse(now, key, request, source, 415, vec![header]);
+            return self.refuse_outside(now, key, request, source, 415, vec![header]);
+        }
+        if !accepts_sdp(&request) {
+            return self.refuse_outside(now, key, request, source, 406, Vec::new());
         }
         if self.calls.len() >= self.config.dialogs_max {
             self.counters.capacity_refused += 1;
             let headers = vec![self.retry_after()];
-            return self.reply(now, key, request, source, 503, headers);
+            return self.reply_outside(now, key, request, source, 503, headers);
         }
         self.incoming_call(now, key, request, source);
     }
@@ -216,8 +236,8 @@ impl SipEndpoint {
     pub(super) fn options_headers(&self, source: Destination) -> Vec<Header> {
         vec![
             Header::new(HeaderName::Contact, self.contact(source.transport)),
-            Header::new(HeaderName::Allow, ALLOW),
-            Header::new(HeaderName::Accept, "application/sdp"),
+            self.allow(),
+            Header::new(HeaderName::Accept, "application/sdp, multipart/mixed"),
             Header::new(HeaderName::Supported, ""),
         ]
     }
@@ -245,5 +265,27 @@ fn unsupported_body(request: &Message) -> Option<Header> {
     let essence = request.content_type().map(|media_type| media_type.essence);
     let readable = essence
         .is_some_and(|essence| essence == "application/sdp" || essence.starts_with("multipart/"));
-    (!readable).then(|| Header::new(HeaderName::Accept, "application/sdp"))
+    let header = || Header::new(HeaderName::Accept, "application/sdp, multipart/mixed");
+    (!readable && !is_optional(request)).then(header)
+}
+
+/// RFC 3261 §20.1: an INVITE without Accept takes session descriptions.
+fn accepts_sdp(request: &Message) -> bool {
+    let ranges = request.values(HeaderName::Accept);
+    let fits = |range: &Vec<u8>| {
+        MediaType::parse(range).is_some_and(|range| {
+            ["application/sdp", "application/*", "*/*"].contains(&range.essence.as_str())
+        })
+    };
+    ranges.is_empty() || ranges.iter().any(fits)
+}
+
+/// RFC 3261 §20.11: the sender does not mind whether the body is understood.
+fn is_optional(request: &Message) -> bool {
+    let said = request.headers.first(HeaderName::ContentDisposition).map(Header::value_str);
+    let params = said.as_deref().and_then(|said| said.split_once(';').map(|(_, rest)| rest));
+    let params = params.and_then(Params::parse);
+    params.is_some_and(|params| {
+        params.get("handling").is_some_and(|value| value.eq_ignore_ascii_case("optional"))
+    })
 }

@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use super::wire::ALLOW;
 use super::{AckRecord, SipEndpoint, User, wire};
 use crate::dialog::{Call, CallState, Dialog, RouteSet};
 use crate::error::CommandError;
@@ -55,7 +54,7 @@ impl SipEndpoint {
         for route in &routes {
             headers.push(route.clone());
         }
-        headers.add(HeaderName::Allow, ALLOW);
+        headers.push(self.allow());
         self.finish(&mut message, params.headers, params.body);
         let mut call =
             Call::new(CallState::Calling, call_id, local_tag, message.clone(), params.target);
@@ -242,7 +241,7 @@ impl SipEndpoint {
         let cseq = dialog.next_cseq();
         let mut bye = dialog.request(Method::Bye, cseq);
         self.finish(&mut bye, Vec::new(), None);
-        let to = to.unwrap_or_else(|| dialog.destination());
+        let to = to.unwrap_or_else(|| dialog.destination(&self.config.transports));
         self.start_client(now, bye, to, User::Nobody);
     }
 
@@ -289,7 +288,7 @@ impl SipEndpoint {
         }) {
             ack.headers.push(header.clone());
         }
-        let to = to.unwrap_or_else(|| dialog.destination());
+        let to = to.unwrap_or_else(|| dialog.destination(&self.config.transports));
         self.push_via(&mut ack, to.transport);
         self.finish(&mut ack, Vec::new(), body);
         let bytes = ack.to_bytes();

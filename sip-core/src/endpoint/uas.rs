@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use super::wire::ALLOW;
 use super::{SipEndpoint, User};
 use crate::dialog::{AnswerRetransmission, Call, CallState, Dialog};
 use crate::error::CommandError;
@@ -69,7 +68,7 @@ impl SipEndpoint {
         }
         let contact = self.contact(entry.peer.transport);
         response.headers.add(HeaderName::Contact, contact);
-        response.headers.add(HeaderName::Allow, ALLOW);
+        response.headers.push(self.allow());
         Some(response)
     }
 

@@ -14,9 +14,8 @@ use crate::transaction::{
 };
 use crate::transport::{Destination, Transport, response_destination};
 
-/// What we say we can do inside a dialog.
-pub(super) const ALLOW: &str =
-    "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, REFER, NOTIFY, MESSAGE";
+/// What we can do outside a dialog, and inside one whatever the user serves.
+pub(super) const ALLOW_OUTSIDE: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS";
 
 impl SipEndpoint {
     pub(super) fn emit(&mut self, event: Event) {
@@ -33,6 +32,16 @@ impl SipEndpoint {
             Transport::Udp => format!("<sip:{host}>"),
             other => format!("<sip:{host};transport={}>", other.uri_param()),
         }
+    }
+
+    /// What we say we can do inside a dialog.
+    pub(super) fn allow(&self) -> Header {
+        let mut methods = format!("{ALLOW_OUTSIDE}, {}", Method::Update);
+        for method in &self.config.served_methods {
+            methods.push_str(", ");
+            methods.push_str(method.as_str());
+        }
+        Header::new(HeaderName::Allow, methods)
     }
 
     /// A Via of ours with a new branch.
@@ -224,6 +233,24 @@ impl SipEndpoint {
         self.respond_in(now, id, &response);
     }
 
+    /// Answers a request that belongs to no dialog. Only an INVITE gets a transaction for it, because
+    /// its answer has to arrive; of all others a flood takes no room from calls.
+    pub(super) fn reply_outside(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: Message,
+        source: Destination,
+        status: u16,
+        headers: Vec<Header>,
+    ) {
+        if request.is_method(&Method::Invite) {
+            self.reply(now, key, request, source, status, headers);
+        } else {
+            self.reply_stateless(&request, source, status, headers);
+        }
+    }
+
     /// Answers a request without any state.
     pub(super) fn reply_stateless(
         &mut self,
@@ -232,7 +259,8 @@ impl SipEndpoint {
         status: u16,
         headers: Vec<Header>,
     ) {
-        let tag = self.token.mint(&mut self.rng);
+        // RFC 3261 §8.2.7: a repeated request gets the same tag.
+        let tag = self.token.mint_for(request.call_id().unwrap_or_default().as_bytes());
         let mut response = Message::response_to(request, status, "", Some(&tag));
         self.finish(&mut response, headers, None);
         let to = request.top_via().map_or(source, |via| response_destination(&via, source));

@@ -32,7 +32,7 @@ pub fn parse(bytes: &Bytes) -> Result<Message, ParseError> {
     }
     let line_end = line_end(bytes, lead);
     let start = parse_start_line(bytes, lead, line_end.content)?;
-    let block = parse_headers(bytes, line_end.next)?;
+    let block = parse_headers(bytes, line_end.next);
     let mut message = Message {
         start: start.line,
         headers: block.headers,
@@ -78,7 +78,8 @@ struct Start {
 
 fn parse_start_line(bytes: &Bytes, from: usize, to: usize) -> Result<Start, ParseError> {
     let syntax = |at: usize| ParseError::new(at, "start line", ParseErrorKind::Syntax);
-    let line = bytes.get(from..to).unwrap_or_default();
+    // White space at the end of the line is tolerated (RFC 4475 §3.1.2.11).
+    let line = bytes.get(from..to).unwrap_or_default().trim_ascii_end();
     let first = line.iter().position(|b| *b == b' ').ok_or(syntax(from))?;
     let (head, rest) = line.split_at(first);
     if head.len() > 4 && head.get(..4).is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/")) {
@@ -112,22 +113,23 @@ struct HeaderBlock {
     error: Option<ParseError>,
 }
 
-/// Reads header lines up to the empty line. The first malformed line is kept as `error`, and the
-/// rest is read all the same, so that an answer can be made.
-fn parse_headers(bytes: &Bytes, mut at: usize) -> Result<HeaderBlock, ParseError> {
+/// Reads header lines up to the empty line or the limit. The first malformed line is kept as
+/// `error`, and the rest is read all the same, so that an answer can be made.
+fn parse_headers(bytes: &Bytes, mut at: usize) -> HeaderBlock {
     let mut headers = Headers::with_capacity(16);
     let mut error = None;
     while at < bytes.len() {
         let mut end = line_end(bytes, at);
         if end.content == at {
-            return Ok(HeaderBlock { headers, body_at: end.next, error });
+            return HeaderBlock { headers, body_at: end.next, error };
         }
         // RFC 3261 §7.3.1: a line that begins with white space continues the one before.
         while matches!(bytes.get(end.next), Some(b' ' | b'\t')) {
             end = line_end(bytes, end.next);
         }
         if headers.len() >= HEADERS_MAX {
-            return Err(ParseError::new(at, "headers", ParseErrorKind::TooLarge));
+            error = Some(ParseError::new(at, "headers", ParseErrorKind::TooLarge));
+            break;
         }
         let raw = bytes.slice(at..end.content);
         match parse_header_line(raw) {
@@ -140,7 +142,7 @@ fn parse_headers(bytes: &Bytes, mut at: usize) -> Result<HeaderBlock, ParseError
         at = end.next;
     }
     // No empty line at the end: tolerated when there is no body, as many devices do.
-    Ok(HeaderBlock { headers, body_at: bytes.len(), error })
+    HeaderBlock { headers, body_at: bytes.len(), error }
 }
 
 fn parse_header_line(raw: Bytes) -> Option<Header> {
@@ -222,7 +224,8 @@ fn check(message: &mut Message, body_at: usize) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// The answer to a request that broke a rule: possible if it is not an ACK and its Via can be read.
+/// The answer to a request that broke a rule: possible if it is not an ACK and has what an answer
+/// must repeat. If its Via cannot be read, the answer goes to where the request came from.
 fn answer_for(message: &Message, error: &ParseError) -> Option<Box<Message>> {
     let StartLine::Request { method, .. } = &message.start else {
         return None;
@@ -230,13 +233,14 @@ fn answer_for(message: &Message, error: &ParseError) -> Option<Box<Message>> {
     if *method == Method::Ack {
         return None;
     }
-    message.top_via()?;
-    let all = [HeaderName::From, HeaderName::To, HeaderName::CallId, HeaderName::CSeq];
+    use HeaderName::{CSeq, CallId, From, To, Via};
+    let all = [Via, From, To, CallId, CSeq];
     if all.iter().any(|name| message.headers.first(*name).is_none()) {
         return None;
     }
     let (status, reason) = match error.kind {
         ParseErrorKind::Version => (505, String::new()),
+        ParseErrorKind::TooLarge => (513, String::new()),
         kind => (400, format!("Bad Request: {} {kind}", error.field)),
     };
     let tag = message.to().is_none_or(|to| to.tag().is_none()).then_some("malformed");

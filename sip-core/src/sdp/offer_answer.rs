@@ -1,7 +1,7 @@
 //! Offer and answer for one audio stream (RFC 3264), G.711-style codecs and telephone-event
 //! (RFC 4733). Other sections of an offer are refused with port 0 and kept in place.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -104,7 +104,8 @@ pub enum NegotiateError {
     /// No codec in common.
     #[error("no codec in common")]
     NoCodec,
-    /// The connection address is missing or not a literal address.
+    /// The connection address is missing, not a literal address, of the other family than ours, or
+    /// one of many.
     #[error("no usable connection address")]
     Address,
 }
@@ -188,7 +189,7 @@ pub fn negotiate_offer(
     let rtcp_mux = local.rtcp_mux && theirs.attribute("rtcp-mux").is_some();
     let their_direction = offer.direction_of(theirs);
     let direction = local.direction.and(their_direction.reversed());
-    let remote = remote_addresses(offer, theirs, rtcp_mux)?;
+    let remote = remote_addresses(offer, theirs, rtcp_mux, local.addr)?;
     let ptime_ms = ptime(theirs, local.ptime_ms);
     let ours = LocalMedia { direction, ptime_ms, ..local.clone() };
     // RFC 3264 §6.1: the answer uses the offer's payload types.
@@ -230,7 +231,7 @@ pub fn negotiate_answer(
     let (codec, ours) = pairs.first().cloned().ok_or(NegotiateError::NoCodec)?;
     let event = local.telephone_event.and_then(|_| telephone_event(theirs));
     let rtcp_mux = local.rtcp_mux && theirs.attribute("rtcp-mux").is_some();
-    let remote = remote_addresses(answer, theirs, rtcp_mux)?;
+    let remote = remote_addresses(answer, theirs, rtcp_mux, local.addr)?;
     state.sections = answer.media.clone();
     state.audio_index = index;
     Ok(Negotiated {
@@ -297,11 +298,21 @@ fn remote_addresses(
     session: &Session,
     media: &Media,
     rtcp_mux: bool,
+    local: IpAddr,
 ) -> Result<RtpAndRtcp, NegotiateError> {
     let connection = session.connection_of(media).ok_or(NegotiateError::Address)?;
     let ip = connection.ip.ok_or(NegotiateError::Address)?;
     if ip.is_unspecified() {
         return Ok((None, None));
+    }
+    // A stream of one call has one receiver, of our family.
+    let reachable = |ip: IpAddr| {
+        ip.is_ipv4() == local.is_ipv4()
+            && !ip.is_multicast()
+            && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+    };
+    if !reachable(ip) {
+        return Err(NegotiateError::Address);
     }
     let rtp = SocketAddr::new(ip, media.port);
     if rtcp_mux {
@@ -310,9 +321,9 @@ fn remote_addresses(
     // RFC 3605: a=rtcp:53020 [IN IP4 126.16.64.4]
     let said = media.attribute("rtcp").and_then(|value| {
         let mut words = value.split_ascii_whitespace();
-        let port: u16 = words.next()?.parse().ok()?;
-        let ip = words.nth(2).and_then(|ip| ip.parse().ok()).unwrap_or(ip);
-        Some(SocketAddr::new(ip, port))
+        let port: u16 = words.next()?.parse().ok().filter(|port| *port != 0)?;
+        let named = words.nth(2).and_then(|ip| ip.parse().ok());
+        Some(SocketAddr::new(named.filter(|ip| reachable(*ip)).unwrap_or(ip), port))
     });
     let next = media.port.checked_add(1).map(|port| SocketAddr::new(ip, port));
     Ok((Some(rtp), said.or(next)))

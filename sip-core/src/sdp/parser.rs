@@ -26,8 +26,9 @@ impl Session {
         let mut seen_version = false;
         for (index, raw) in text.split('\n').enumerate() {
             let line = index + 1;
+            // Devices pad their descriptions with blanks and NUL bytes.
             let raw = raw.strip_suffix('\r').unwrap_or(raw);
-            if raw.is_empty() {
+            if raw.chars().all(|c| c == '\0' || c.is_whitespace()) {
                 continue;
             }
             if line > LINES_MAX {

@@ -200,13 +200,26 @@ struct Pjsua {
 }
 
 fn pjsua(world: &World, role: &str, at: std::net::SocketAddr, more: &[&str]) -> Result<Pjsua> {
+    pjsua_saying(world, PEER_HZ, &[], role, at, more)
+}
+
+fn pjsua_saying(
+    world: &World,
+    hz: f64,
+    options: &[&str],
+    role: &str,
+    at: std::net::SocketAddr,
+    more: &[&str],
+) -> Result<Pjsua> {
     let folder = world.rig.folder();
-    let (voice, recording) = (folder.join("pjsua-voice.wav"), folder.join("pjsua-heard.wav"));
-    std::fs::write(&voice, tone_wav(PEER_HZ, 20_000))?;
+    let file = |what: &str| folder.join(format!("pjsua-{role}-{what}.wav"));
+    let (voice, recording) = (file("voice"), file("heard"));
+    std::fs::write(&voice, tone_wav(hz, 20_000))?;
     let mut command = Command::new(tools::python());
-    command.arg(tools::conformance("pjsua2_peer.py")).args([role, &at.to_string()]);
+    command.arg(tools::conformance("pjsua2_peer.py")).args(options);
+    command.args([role, &at.to_string()]);
     command.arg(&voice).arg(&recording).arg("12").args(more);
-    let mut process = spawn(world, "pjsua2", command)?;
+    let mut process = spawn(world, &format!("pjsua2-{role}"), command)?;
     wait_for("pjsua2", LIMIT, || {
         process.check()?;
         Ok(process.log().contains("ready"))
@@ -259,6 +272,25 @@ fn lat_10_pjsua2_is_called_and_hung_up_on_by_star() -> Result<()> {
     assert!(seen["rx"].as_u64().is_some_and(|packets| packets > 50), "{seen}");
     let there = heard_ms(&recording, ALICE_HZ)?;
     assert!(there >= 400, "{there} ms: {seen}");
+    world.finish()
+}
+
+#[test]
+fn lat_06_pjsua2_of_one_codec_each_hold_and_resume() -> Result<()> {
+    let world = Setup::new()?.begin()?;
+    let at = ports::udp()?;
+    let callee = pjsua_saying(&world, BOB_HZ, &["--codec=PCMU"], "answer", at, &[])?;
+    world.app.page("/start", Page::verbs(&format!("<Dial><Sip>sip:pjsua@{at}</Sip></Dial>")));
+    let options = ["--codec=PCMA", "--hold=1.2-2.4"];
+    let to = world.uri(NUMBER);
+    let caller = pjsua_saying(&world, PEER_HZ, &options, "call", ports::udp()?, &[&to])?;
+    for (who, pjsua, hz) in [("caller", caller, BOB_HZ), ("callee", callee, PEER_HZ)] {
+        let (seen, recording) = pjsua_saw(pjsua)?;
+        let there = heard_ms(&recording, hz)?;
+        // Before the hold for 1.2 s, after it for one, and nothing of the other in between.
+        assert!((1_700..2_900).contains(&there), "{who}: {hz} Hz for {there} ms: {seen}");
+        assert_eq!(seen["lost"], 0, "{who}: {seen}");
+    }
     world.finish()
 }
 

@@ -47,22 +47,26 @@ impl EdgeCore {
         }
     }
 
-    /// A leg has ended: its peer ends too, or stays for control to go on with.
-    pub(crate) fn end_peer(&mut self, now: Instant, leg: CallSid, end: LegEnd) {
-        let Some(coupling) = self.legs.get(&leg).and_then(|leg| leg.coupling) else { return };
-        let on_peer_end = self
-            .legs
-            .get(&coupling.peer)
-            .and_then(|peer| peer.coupling)
-            .map(|of_peer| of_peer.on_peer_end);
+    /// Uncouples a leg that ends: who was coupled with it, and what is to become of that leg.
+    pub(crate) fn take_peer(&mut self, leg: CallSid) -> Option<(CallSid, OnPeerEnd)> {
+        let peer = self.legs.get(&leg)?.coupling?.peer;
+        let on_peer_end = self.legs.get(&peer)?.coupling.map(|of_peer| of_peer.on_peer_end);
         self.uncouple(leg);
+        Some((peer, on_peer_end?))
+    }
+
+    /// A leg has ended: its peer ends too, or stays for control to go on with.
+    pub(crate) fn end_peer(
+        &mut self,
+        now: Instant,
+        (peer, on_peer_end): (CallSid, OnPeerEnd),
+        end: LegEnd,
+    ) {
         match on_peer_end {
-            Some(OnPeerEnd::End) => {
-                let end = LegEnd { reason: EndReason::PeerEnded, ..end };
-                self.end_leg(now, coupling.peer, end);
+            OnPeerEnd::End => {
+                self.end_leg(now, peer, LegEnd { reason: EndReason::PeerEnded, ..end });
             }
-            Some(OnPeerEnd::Hold) => self.review_hold(now, coupling.peer),
-            None => {}
+            OnPeerEnd::Hold => self.review_hold(now, peer),
         }
     }
 }

@@ -8,9 +8,9 @@ use link_proto::CallSid;
 use link_proto::call::{Blame, CallEvent, EndReason, Offered};
 use link_proto::media::AudioCodec;
 use sip_core::msg::Scheme;
-use sip_core::{Body, DialogHandle, IncomingCall};
+use sip_core::{Body, DialogHandle, HeaderName, IncomingCall};
 
-use super::leg::{Leg, LegEnd, LegState, Wanted};
+use super::leg::{HOPS_MAX, Leg, LegEnd, LegState, Wanted};
 use super::session::Driver;
 use crate::core::EdgeCore;
 use crate::identity;
@@ -27,8 +27,8 @@ impl EdgeCore {
             self.counters.calls_refused_unlisted += 1;
             return self.refuse(now, dialog, 403, "not a provider");
         };
-        let latching = if provider.nat { Latching::Any } else { Latching::SdpNetwork };
-        let provider = provider.name.clone();
+        let (nat, provider) = (provider.nat, provider.name.clone());
+        let latching = if nat { Latching::Any } else { Latching::SdpNetwork };
         if self.draining {
             self.counters.calls_refused_drain += 1;
             return self.refuse(now, dialog, 503, "draining");
@@ -60,6 +60,13 @@ impl EdgeCore {
             return self.refuse(now, dialog, 503, "no room for another port");
         }
         self.counters.legs_inbound += 1;
+        if nat {
+            let _ = self.sip.set_destination(dialog, call.source);
+        }
+        if let Some(leg) = self.legs.get_mut(&sid) {
+            let hops = call.request.number(HeaderName::MaxForwards);
+            leg.hops_left = hops.and_then(|hops| u8::try_from(hops).ok()).unwrap_or(HOPS_MAX);
+        }
         let second =
             driver.control().is_some_and(|control| self.controls.is_second_choice(control));
         self.counters.calls_second_choice += u64::from(second);
@@ -258,8 +265,12 @@ impl EdgeCore {
             return;
         }
         let party = leg.party();
-        let read = sdp.map(|sdp| leg.media.read_answer(&sdp, false));
-        if !matches!(read, Some(Ok(()))) {
+        // A re-INVITE that asked us for an offer and does not answer it changes nothing.
+        let read = match sdp {
+            Some(sdp) => leg.media.read_answer(&sdp).is_ok(),
+            None => leg.media.keep_session(),
+        };
+        if !read {
             self.end_leg(now, sid, LegEnd::new(EndReason::NotAcceptable, party));
             return;
         }

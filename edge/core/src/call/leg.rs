@@ -11,6 +11,9 @@ use sip_core::{Destination, DialogHandle, Uri};
 use crate::io::ResolveId;
 use crate::media::offer_answer::LegMedia;
 
+/// Max-Forwards of a call that begins here (RFC 3261 §8.1.1.6).
+pub(crate) const HOPS_MAX: u8 = 70;
+
 /// States of a leg, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LegState {
@@ -84,6 +87,8 @@ pub(crate) struct Leg {
     pub(crate) coupling: Option<Coupling>,
     /// What was offered to control, until it is known who deals with it.
     pub(crate) offered: Option<Box<Offered>>,
+    /// How much further the call may go: Max-Forwards of its INVITE.
+    pub(crate) hops_left: u8,
     /// Last `Ringing` that was reported.
     pub(crate) ringing: Option<(u16, bool)>,
     /// Headers of the answer of a called endpoint, until it is reported.
@@ -119,6 +124,7 @@ impl Leg {
             dialling: None,
             coupling: None,
             offered: None,
+            hops_left: HOPS_MAX,
             ringing: None,
             answer_headers: Vec::new(),
             reported: false,

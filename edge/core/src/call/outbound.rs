@@ -8,9 +8,11 @@ use edge_media::command::Latching;
 use link_proto::CallSid;
 use link_proto::call::{Blame, CallEvent, DialParams, EndReason};
 use sip_core::auth::Credentials;
-use sip_core::{Body, Destination, FailCause, InviteParams, Message, NameAddr, Uri};
+use sip_core::{
+    Body, Destination, FailCause, Header, HeaderName, InviteParams, Message, NameAddr, Uri,
+};
 
-use super::leg::{Dialling, LegEnd, LegState};
+use super::leg::{Dialling, HOPS_MAX, LegEnd, LegState};
 use crate::core::EdgeCore;
 use crate::identity::{self, NextHop};
 use crate::io::{Fact, Output, ResolveId};
@@ -48,6 +50,7 @@ impl EdgeCore {
         let codecs = self.codecs_to_offer(&params)?;
         let latching = self.latching_towards(&hop);
         let media = LegMedia::new(&self.config, codecs, latching, &mut self.rng);
+        let hops_left = self.hops_beyond(params.near_leg)?;
         let timeout = Duration::from_millis(params.timeout_ms).min(DIAL_TIMEOUT_MAX);
         let driver = self.driver_by_command(session);
         self.add_leg(now, session, sid, driver, false, media)?;
@@ -56,8 +59,19 @@ impl EdgeCore {
         let (target, resolve) = self.resolve(sid, hop);
         if let Some(leg) = self.legs.get_mut(&sid) {
             leg.dialling = Some(Box::new(Dialling { params, uri, target, resolve }));
+            leg.hops_left = hops_left;
         }
         Ok(())
+    }
+
+    /// A call that goes on takes its Max-Forwards along, so that a loop through us has an end.
+    fn hops_beyond(&self, near: Option<CallSid>) -> Result<u8, String> {
+        let near = near.and_then(|near| self.legs.get(&near)).filter(|near| near.inbound);
+        match near.map(|near| near.hops_left) {
+            None => Ok(HOPS_MAX),
+            Some(0 | 1) => Err("the call has gone through too many hops".to_owned()),
+            Some(left) => Ok(left - 1),
+        }
     }
 
     /// A SIP URI as it is; a number by the longest prefix of the route table.
@@ -158,9 +172,14 @@ impl EdgeCore {
         }
         let Some(dialling) = leg.dialling.take() else { return };
         let Ok(offer) = leg.media.offer() else { return };
+        let hops_left = leg.hops_left;
+        let nat = self.admission.provider(target.addr.ip()).is_some_and(|provider| provider.nat);
         let dialog = self
-            .invite_params(*dialling, target, offer)
+            .invite_params(*dialling, target, offer, hops_left)
             .and_then(|params| self.sip.invite(now, params).ok());
+        if let Some(dialog) = dialog.filter(|_| nat) {
+            let _ = self.sip.set_destination(dialog, target);
+        }
         match dialog {
             Some(dialog) => {
                 self.attach_dialog(sid, dialog);
@@ -180,12 +199,14 @@ impl EdgeCore {
         dialling: Dialling,
         target: Destination,
         offer: Bytes,
+        hops_left: u8,
     ) -> Option<InviteParams> {
         let Dialling { params, uri, .. } = dialling;
         let from = identity::from_party(&params.from, &self.config.sip.advertised.host)?;
         let mut invite = InviteParams::new(target, uri.clone(), from, NameAddr::new(uri));
         invite.call_id = Some(self.mint_call_id());
         invite.headers = identity::outbound_headers(&params.headers).ok()?;
+        invite.headers.push(Header::new(HeaderName::MaxForwards, hops_left.to_string()));
         invite.body = Some(Body::sdp(offer));
         if let (Some(username), Some(password)) = (params.username, params.password) {
             invite.credentials = Some(Credentials { username, password, realm: None });
@@ -211,6 +232,7 @@ impl EdgeCore {
         now: Instant,
         sid: CallSid,
         status: u16,
+        fork: &str,
         sdp: Option<Bytes>,
     ) {
         let Some(leg) = self.legs.get_mut(&sid).filter(|l| l.state == LegState::Ringing) else {
@@ -218,13 +240,15 @@ impl EdgeCore {
         };
         // A fork without description must not silence one that had one.
         let early_before = leg.ringing.is_some_and(|(_, early)| early);
-        let early = sdp.is_some_and(|sdp| leg.media.read_answer(&sdp, true).is_ok());
+        let early = sdp.is_some_and(|sdp| leg.media.read_early_answer(fork, &sdp).is_ok());
         if early {
             self.update_worker_leg(sid);
         }
         let early_media = early || early_before;
         let Some(leg) = self.legs.get_mut(&sid) else { return };
-        if status < 180 || leg.ringing == Some((status, early_media)) {
+        // RFC 6228: 199 says that a fork has ended.
+        let rings = (180..199).contains(&status);
+        if !rings || leg.ringing == Some((status, early_media)) {
             return;
         }
         leg.ringing = Some((status, early_media));
@@ -240,7 +264,13 @@ impl EdgeCore {
     }
 
     /// 2xx for our INVITE.
-    pub(crate) fn on_answered(&mut self, now: Instant, sid: CallSid, sdp: Option<Bytes>) {
+    pub(crate) fn on_answered(
+        &mut self,
+        now: Instant,
+        sid: CallSid,
+        fork: &str,
+        sdp: Option<Bytes>,
+    ) {
         let Some(leg) = self.legs.get_mut(&sid).filter(|l| l.state == LegState::Ringing) else {
             return;
         };
@@ -249,8 +279,8 @@ impl EdgeCore {
         leg.answered_at = Some(now);
         leg.media.set_answered();
         let agreed = match sdp {
-            Some(sdp) => leg.media.read_answer(&sdp, false).is_ok(),
-            None => leg.media.confirm_early_answer(),
+            Some(sdp) => leg.media.read_answer(&sdp).is_ok(),
+            None => leg.media.confirm_early_answer(fork),
         };
         if !agreed {
             let end = LegEnd::new(EndReason::NotAcceptable, Blame::Callee);

@@ -65,8 +65,12 @@ impl EdgeCore {
             self.timers.cancel(key(sid));
         }
         self.timers.cancel(TimerKey::ControlHold(sid));
-        self.end_peer(now, sid, end);
+        // The leg that ends by itself is reported before the one that follows it.
+        let peer = self.take_peer(sid);
         self.remove_leg_port(now, session, sid, port);
+        if let Some(peer) = peer {
+            self.end_peer(now, peer, end);
+        }
     }
 
     /// The endpoint (or its network) has ended the dialog; nothing more is to be sent.

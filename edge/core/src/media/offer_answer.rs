@@ -1,6 +1,6 @@
 //! Offer and answer of one leg, and what follows from them for its worker.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use edge_media::command::{Direction, Latching, LegConfig, PayloadMapping};
@@ -27,10 +27,15 @@ pub(crate) enum MediaError {
     State,
 }
 
+/// Forks whose early answers are remembered.
+const EARLY_MAX: usize = 16;
+
 /// Session description side of a leg.
 #[derive(Debug, Clone)]
 pub(crate) struct LegMedia {
     sdp: SessionState,
+    /// Advertised RTP address of this edge.
+    local_address: IpAddr,
     /// Advertised RTP and RTCP addresses.
     addresses: Option<(SocketAddr, SocketAddr)>,
     /// Codecs that this leg may use, best first.
@@ -43,6 +48,8 @@ pub(crate) struct LegMedia {
     answer: Option<Bytes>,
     /// Our offer that is not answered.
     local_offer: Option<LocalMedia>,
+    /// Early answers to it, by the tag of the fork.
+    early: Vec<(String, Bytes)>,
     negotiated: bool,
     config: LegConfig,
 }
@@ -81,6 +88,7 @@ impl LegMedia {
         let media_timeout = config.media_timeout.map(|t| t.as_millis());
         Self {
             sdp: SessionState::new(rng.random::<u64>() >> 2),
+            local_address: config.media_address,
             addresses: None,
             codecs,
             telephone_event: config.telephone_event,
@@ -88,6 +96,7 @@ impl LegMedia {
             remote_offer: None,
             answer: None,
             local_offer: None,
+            early: Vec::new(),
             negotiated: false,
             config: LegConfig {
                 receive: vec![send],
@@ -170,7 +179,7 @@ impl LegMedia {
     pub(crate) fn read_offer(&mut self, bytes: &[u8]) -> Result<(), MediaError> {
         let offer = Session::parse(bytes)?;
         let local = LocalMedia {
-            addr: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            addr: self.local_address,
             rtp_port: 1,
             rtcp_port: 2,
             rtcp_mux: true,
@@ -216,23 +225,53 @@ impl LegMedia {
         Ok(body)
     }
 
-    /// The answer to our offer. An early one (1xx) leaves the offer open: another fork, or the
-    /// final answer, may say something else.
-    pub(crate) fn read_answer(&mut self, bytes: &[u8], early: bool) -> Result<(), MediaError> {
-        let answer = Session::parse(bytes)?;
-        let local = self.local_offer.clone().ok_or(MediaError::State)?;
-        let mut sdp = self.sdp.clone();
-        let agreed = negotiate_answer(&answer, &local, &mut sdp)?;
-        if !early {
-            self.sdp = sdp;
-            self.local_offer = None;
-        }
+    /// The answer to our offer.
+    pub(crate) fn read_answer(&mut self, bytes: &[u8]) -> Result<(), MediaError> {
+        let (agreed, sdp) = self.agree(bytes)?;
+        self.sdp = sdp;
+        self.local_offer = None;
+        self.early.clear();
         self.apply(&agreed, true);
         Ok(())
     }
 
-    /// The final response had no session description: what an early one said holds.
-    pub(crate) fn confirm_early_answer(&mut self) -> bool {
+    /// An answer in a 1xx. It leaves the offer open: another fork, or the final answer, may say
+    /// something else.
+    pub(crate) fn read_early_answer(
+        &mut self,
+        fork: &str,
+        bytes: &Bytes,
+    ) -> Result<(), MediaError> {
+        let (agreed, _) = self.agree(bytes)?;
+        self.apply(&agreed, true);
+        self.early.retain(|(tag, _)| tag != fork);
+        if self.early.len() < EARLY_MAX {
+            self.early.push((fork.to_owned(), bytes.clone()));
+        }
+        Ok(())
+    }
+
+    fn agree(&self, bytes: &[u8]) -> Result<(Negotiated, SessionState), MediaError> {
+        let answer = Session::parse(bytes)?;
+        let local = self.local_offer.as_ref().ok_or(MediaError::State)?;
+        let mut sdp = self.sdp.clone();
+        Ok((negotiate_answer(&answer, local, &mut sdp)?, sdp))
+    }
+
+    /// The final response of this fork had no session description: what its early one said holds,
+    /// or the latest of all if it had none.
+    pub(crate) fn confirm_early_answer(&mut self, fork: &str) -> bool {
+        let of_fork = self.early.iter().find(|(tag, _)| tag == fork);
+        if let Some(answer) = of_fork.map(|(_, answer)| answer.clone())
+            && self.read_answer(&answer).is_ok()
+        {
+            return true;
+        }
+        self.keep_session()
+    }
+
+    /// The answer to our offer never came, but there is a session: it stays as it was.
+    pub(crate) fn keep_session(&mut self) -> bool {
         if self.negotiated {
             self.local_offer = None;
         }
@@ -323,21 +362,40 @@ mod tests {
         }
         assert!(media(BOTH).read_offer(sdp("18", "").as_bytes()).is_err());
         assert!(media(BOTH).read_offer(b"v=0").is_err());
+        let other_family = sdp("0", "").replace("c=IN IP4 10.9.9.9", "c=IN IP6 2001:db8::1");
+        assert!(media(BOTH).read_offer(other_family.as_bytes()).is_err());
     }
 
     #[test]
     fn an_early_answer_may_be_replaced() {
         let mut media = media(BOTH);
         media.offer().unwrap();
-        media.read_answer(sdp("0 96", "").as_bytes(), true).unwrap();
+        media.read_early_answer("a", &sdp("0 96", "").into()).unwrap();
         assert!(media.awaits_answer() && media.is_negotiated());
         let epoch = media.config().latch_epoch;
-        media.read_answer(sdp("0 96", "").as_bytes(), true).unwrap();
+        media.read_early_answer("a", &sdp("0 96", "").into()).unwrap();
         assert_eq!(media.config().latch_epoch, epoch, "a repeated 183 opens no door");
-        media.read_answer(sdp("8", "a=rtcp-mux\r\n").as_bytes(), false).unwrap();
+        media.read_answer(sdp("8", "a=rtcp-mux\r\n").as_bytes()).unwrap();
         assert_eq!(media.codec(), AudioCodec::Pcma);
         assert!(!media.awaits_answer());
         assert_eq!(media.config().telephone_event_send, None);
+    }
+
+    #[test]
+    fn an_answer_without_description_is_that_of_its_fork() {
+        for (fork, port) in [("a", 7000), ("b", 7002), ("c", 7002)] {
+            let mut media = media(BOTH);
+            media.offer().unwrap();
+            media.read_early_answer("a", &sdp("0 96", "").into()).unwrap();
+            let other = sdp("0 96", "").replace("7000", "7002");
+            media.read_early_answer("b", &other.into()).unwrap();
+            assert!(media.confirm_early_answer(fork) && !media.awaits_answer());
+            let remote = media.config().remote_rtp.map(|remote| remote.port());
+            assert_eq!(remote, Some(port), "{fork}");
+        }
+        let mut nothing = media(BOTH);
+        nothing.offer().unwrap();
+        assert!(!nothing.confirm_early_answer("a"));
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Via {
         let params_at = rest.find(';').unwrap_or(rest.len());
         let (sent_by, params) = rest.split_at(params_at);
         let (host, port) = parse_host_port(sent_by)?;
+        // RFC 4475 §3.1.2.1: semicolons with nothing between them.
+        let empty = |param: &str| param.trim().is_empty();
+        if !params.contains('"') && params.split(';').skip(1).any(empty) {
+            return None;
+        }
         Some(Via { transport: transport.to_owned(), host, port, params: Params::parse(params)? })
     }
 
@@ -106,6 +111,8 @@ mod tests {
             "SIP/2.0/UDP h:x",
             "HTTP/2.0/UDP h",
             "SIP/2.0/UDP h;=x",
+            "SIP/2.0/UDP h;;branch=z9hG4bK1",
+            "SIP/2.0/UDP h;",
         ] {
             assert!(Via::parse(text.as_bytes()).is_none(), "{text}");
         }
