@@ -83,6 +83,17 @@ impl Limits {
         rx + tx + queues + sockets
     }
 
+    /// Of these, the bytes that the kernel shares and counts against the limit of locked memory
+    /// (RLIMIT_MEMLOCK): both queues and the ring of lent buffers, in whole pages.
+    pub fn locked_bytes(&self) -> u64 {
+        let pages = |bytes: u64| bytes.next_multiple_of(4_096);
+        // The completion queue and the index of the submission queue are one piece.
+        let index = u64::from(self.submission_entries) * 4 + 128;
+        pages(u64::from(self.completion_entries()) * 16 + index)
+            + pages(u64::from(self.submission_entries) * 64)
+            + pages(u64::from(self.rx_buffers) * 16)
+    }
+
     /// # Errors
     /// The first limit that is out of range.
     pub fn validate(&self) -> Result<(), LimitsError> {
@@ -175,6 +186,8 @@ mod tests {
         let limits = Limits::default();
         assert!(limits.memory_bytes() > 4096 * 2048 + 512 * 2048);
         assert!(limits.memory_bytes() < 12 * 1024 * 1024);
-        assert!(limits.completion_entries() >= 4096 + 4096 + 1024);
+        assert!(limits.completion_entries() >= u32::from(limits.rx_buffers) + 4096 + 1024);
+        assert!(limits.locked_bytes() < limits.memory_bytes());
+        assert!(limits.locked_bytes() >= u64::from(limits.completion_entries()) * 16 + 512 * 64);
     }
 }
