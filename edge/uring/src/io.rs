@@ -16,6 +16,7 @@ use crate::send::{Current, TxSlots};
 use crate::socket;
 use crate::stats::Stats;
 use crate::table::{Next, SocketId, SocketTable};
+use crate::timer::Timer;
 use crate::user_data::{Kind, pack, unpack};
 
 /// The ring, buffers and sockets of one media thread, as the driver sees them.
@@ -39,6 +40,7 @@ pub struct Io {
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) doorbell_count: Box<u64>,
     pub(crate) doorbell_armed: bool,
+    pub(crate) timer: Timer,
     /// A receive of this turn ended for want of buffers.
     pub(crate) starved: bool,
     pub(crate) stopping: bool,
@@ -78,6 +80,7 @@ impl Io {
             doorbell,
             doorbell_count: Box::new(0),
             doorbell_armed: false,
+            timer: Timer::default(),
             starved: false,
             stopping: false,
             stats: Stats::default(),

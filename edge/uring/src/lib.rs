@@ -31,6 +31,7 @@ pub mod socket;
 mod stats;
 mod table;
 mod thread;
+mod timer;
 mod turn;
 mod user_data;
 

@@ -118,6 +118,7 @@ impl Loop {
         io.stats.turns += 1;
         if driver.next_deadline().is_some_and(|deadline| deadline <= now) {
             io.stats.deadlines += 1;
+            io.timer.on_deadline();
             driver.on_deadline(now, io);
         }
         if io.ring.overflowed() {
@@ -130,14 +131,14 @@ impl Loop {
         io.settle(now, driver);
         driver.on_batch_end(now, io);
         let deadline = driver.next_deadline();
-        self.submit_and_wait(deadline);
+        self.submit_and_wait(now, deadline);
         match self.io.fatal.take() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    fn submit_and_wait(&mut self, deadline: Option<Instant>) {
+    fn submit_and_wait(&mut self, now: Instant, deadline: Option<Instant>) {
         if self.io.stopping || self.io.is_unsettled() || self.io.starved {
             return self.poll();
         }
@@ -147,7 +148,8 @@ impl Loop {
         let batch = self.wait.batch_completions.max(1);
         let want = if self.wait.batch_wait.is_zero() { 1 } else { batch };
         self.io.stats.enters += 1;
-        let entered = self.io.ring.wait(want, deadline, self.wait.batch_wait);
+        let limit = self.io.wait_limit(now, deadline);
+        let entered = self.io.ring.wait(want, limit, self.wait.batch_wait);
         self.io.after_enter(entered);
     }
 
@@ -193,6 +195,7 @@ fn dispatch<D: Driver>(io: &mut Io, now: Instant, driver: &mut D, entry: &cqueue
         }
         // The receive had ended by itself: its own completion says the rest.
         Kind::Cancel => {}
+        Kind::Timer => io.timer.on_end(),
         Kind::Doorbell => {
             io.doorbell_armed = false;
             io.stats.doorbells += 1;
