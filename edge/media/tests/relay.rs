@@ -28,6 +28,25 @@ fn talk(rig: &mut Rig, a: &mut (PortKey, Talker), b: &mut (PortKey, Talker), ms:
     }
 }
 
+/// Memory is named for legs that there are, and the leg that a packet leaves by.
+#[test]
+fn what_a_packet_will_need_is_known_before_it_comes() {
+    let mut rig = Rig::new();
+    let (a, b) = (rig.add_leg(0, |_| {}), rig.add_leg(1, |_| {}));
+    let named = |rig: &Rig, port: PortKey| {
+        let bytes = std::cell::Cell::new((0, 0));
+        rig.worker.foresee(port, |_, size| bytes.set((bytes.get().0 + size, bytes.get().1)));
+        rig.worker.foresee_sink(port, |_, size| bytes.set((bytes.get().0, bytes.get().1 + size)));
+        bytes.get()
+    };
+    assert!(named(&rig, a).0 > 100, "{:?}", named(&rig, a));
+    assert_eq!((named(&rig, a).1, rig.worker.foreseen_sink(a)), (0, None), "feeds nobody");
+    rig.connect(a, b);
+    assert!(named(&rig, a).1 > 100, "{:?}", named(&rig, a));
+    assert_eq!(rig.worker.foreseen_sink(a), Some(b));
+    assert_eq!(named(&rig, key(5)), (0, 0));
+}
+
 #[test]
 fn the_received_buffer_is_sent_on_with_a_new_header() {
     let mut rig = Rig::new();

@@ -11,8 +11,9 @@ use io_uring::cqueue;
 use crate::doorbell::Doorbell;
 use crate::io::Io;
 use crate::limits::{Limits, WaitConfig};
+use crate::prefetch::prefetch;
 use crate::recv::Received;
-use crate::table::SocketId;
+use crate::table::{SLOT_BYTES, SocketId};
 use crate::user_data::{Kind, unpack};
 
 /// One received datagram, in the buffer it arrived in.
@@ -30,10 +31,29 @@ pub struct Datagram<'a> {
     pub room: &'a mut [u8],
 }
 
+/// Steps in which the driver names memory that a datagram will need; what one step names is near in
+/// the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foresight {
+    /// What belongs to the socket itself.
+    Own,
+    /// What that leads to.
+    Next,
+    /// The last of it.
+    Last,
+}
+
 /// What a media thread does with what happens. All calls come from the one thread.
 pub trait Driver {
     /// A datagram arrived.
     fn on_datagram(&mut self, now: Instant, datagram: Datagram<'_>, io: &mut Io);
+
+    /// A datagram of the socket with this token comes soon: may [`crate::prefetch`] memory. In the
+    /// last step it tells the socket that will be sent on, if it knows.
+    fn foresee(&self, token: u64, step: Foresight) -> Option<SocketId> {
+        let _ = (token, step);
+        None
+    }
 
     /// The doorbell was rung: read the command queues.
     fn on_doorbell(&mut self, now: Instant, io: &mut Io);
@@ -125,6 +145,9 @@ impl Loop {
             io.stats.completion_overflows += 1;
         }
         let completions = io.ring.fill(&mut self.batch);
+        if completions.len() >= FORESEEN_MIN {
+            foresee(io, driver, completions);
+        }
         for entry in completions.iter() {
             dispatch(io, now, driver, entry);
         }
@@ -175,6 +198,33 @@ impl Loop {
             }
             if now >= end {
                 return false;
+            }
+        }
+    }
+}
+
+/// Fewer datagrams than these have nothing to hide the way to memory behind.
+const FORESEEN_MIN: usize = 4;
+
+/// With thousands of sockets, most of a datagram's time outside the kernel is waiting for memory. The
+/// ways to it of a whole batch are gone at the same time.
+fn foresee<D: Driver>(io: &Io, driver: &D, completions: &[cqueue::Entry]) {
+    let sockets = || {
+        completions.iter().filter_map(|entry| match unpack(entry.user_data()) {
+            Some((Kind::Recv | Kind::RecvFrom, index, _)) => Some(index),
+            _ => None,
+        })
+    };
+    let near = |index: u32| {
+        if let Some(place) = io.sockets.place(index) {
+            prefetch(place, SLOT_BYTES);
+        }
+    };
+    sockets().for_each(near);
+    for step in [Foresight::Own, Foresight::Next, Foresight::Last] {
+        for token in sockets().filter_map(|index| io.sockets.token(index)) {
+            if let Some(target) = driver.foresee(token, step) {
+                near(target.index);
             }
         }
     }
