@@ -200,6 +200,10 @@ impl Tx for RingTx<'_> {
         }
     }
 
+    fn behind_us(&self) -> u64 {
+        u64::try_from(self.io.behind(self.now).as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn offloads(&self) -> bool {
         self.outside.fast_path.is_some()
     }

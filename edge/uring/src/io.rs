@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
@@ -44,6 +44,8 @@ pub struct Io {
     /// A receive of this turn ended for want of buffers.
     pub(crate) starved: bool,
     pub(crate) stopping: bool,
+    /// When a turn last began with few enough completions to know that no more were waiting.
+    pub(crate) caught_up: Instant,
     pub(crate) stats: Stats,
     pub(crate) limits: Limits,
     pub(crate) fatal: Option<io::Error>,
@@ -83,6 +85,7 @@ impl Io {
             timer: Timer::default(),
             starved: false,
             stopping: false,
+            caught_up: clock(),
             stats: Stats::default(),
             limits,
             fatal: None,
@@ -94,6 +97,12 @@ impl Io {
     /// Counters since start.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// For how long, at `now`, more has been waiting than one turn hands over: whatever arrived since
+    /// then may not have been seen yet. Zero in a turn that has all of it.
+    pub fn behind(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.caught_up)
     }
 
     /// Sockets that are open now.

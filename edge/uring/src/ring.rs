@@ -106,8 +106,13 @@ impl Ring {
         self.ring.completion().fill(batch)
     }
 
+    /// Completions that are there.
+    pub(crate) fn ready(&mut self) -> usize {
+        self.ring.completion().len()
+    }
+
     pub(crate) fn has_completions(&mut self) -> bool {
-        !self.ring.completion().is_empty()
+        self.ready() > 0
     }
 
     /// True while the kernel keeps completions that did not fit.
