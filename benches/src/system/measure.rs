@@ -70,6 +70,7 @@ pub fn measure(
     rate: f64,
     window: Duration,
 ) -> anyhow::Result<Sample> {
+    generator.settle()?;
     generator.reset()?;
     generator.send(rate, WARM_UP, &mut |_| Ok(()))?;
     let offered_before = generator.tally()?.offered;
