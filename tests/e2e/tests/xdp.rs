@@ -244,7 +244,7 @@ fn call(line: &Line, xdp: &str) -> Result<()> {
     let legs = page["legs"].as_array().context("legs")?;
     let hold = HOLD_MS / 20;
     for (direction, phone, held) in
-        [("inbound", &alice, hold - 5..=hold * 2), ("outbound", &bob, 0..=0)]
+        [("inbound", &alice, hold - 5..=hold * 2), ("outbound", &bob, 0..=UNDER_WAY_MAX)]
     {
         let leg = legs.iter().find(|leg| text(leg, "direction").starts_with(direction));
         check_leg(leg.with_context(|| page.to_string())?, phone, held);
