@@ -250,9 +250,12 @@ fn call(line: &Line, xdp: &str) -> Result<()> {
         check_leg(leg.with_context(|| page.to_string())?, phone, held);
     }
     if between.is_on {
-        let names = ["tandem_edge_media_offload_packets_total", "tandem_edge_xdp_forwarded_total"];
-        let [merged, forwarded] = names.map(|name| between.inside(|world| world.eu.metric(name)));
-        assert_eq!(merged?, forwarded?, "every packet of the kernel is in the figures");
+        // The thread's figures are copied once a second.
+        wait_for("every packet of the kernel to be in the figures", LIMIT, || {
+            let merged =
+                between.inside(|world| world.eu.metric("tandem_edge_media_offload_packets_total"));
+            Ok(merged? == between.forwarded()?)
+        })?;
     }
     let Between { line, world, .. } = between;
     line.middle.enter(|| world.finish())
