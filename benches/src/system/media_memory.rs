@@ -186,9 +186,12 @@ pub fn process() -> anyhow::Result<()> {
         anyhow::ensure!(missing * 100 <= sent, "{missing} of {sent} packets were not relayed");
         say(seen)?;
     }
-    world.hang_up(CALLS);
-    world.call(0..CALLS)?;
-    say(world.seen(CALLS)?)?;
+    // Twice, because the first time goes through places of the queues that were never used.
+    for _ in 0..2 {
+        world.hang_up(CALLS);
+        world.call(0..CALLS)?;
+        say(world.seen(CALLS)?)?;
+    }
     world.thread.stop()?;
     Ok(())
 }
@@ -205,7 +208,9 @@ pub fn media_memory(context: &Context) -> anyhow::Result<Outcome> {
     anyhow::ensure!(output.status.success(), "the process failed: {failure}");
     let seen: Vec<Seen> =
         said.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("its words")?;
-    let [idle, .., full, again] = seen[..] else { anyhow::bail!("{} looks only", seen.len()) };
+    let [idle, _, _, full, once, again] = seen[..] else {
+        anyhow::bail!("{} looks", seen.len());
+    };
     context.note(&format!("{idle:?} {full:?}"));
     let kib = |seen: Seen, before: Seen| {
         seen.anonymous_kib.saturating_sub(before.anonymous_kib) as f64 / f64::from(CALLS)
@@ -213,7 +218,7 @@ pub fn media_memory(context: &Context) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::new("media_memory");
     outcome.headings(&["calls", "own memory, KiB", "beyond idle, KiB a call"]);
     for (n, look) in seen.iter().enumerate() {
-        let calls = if n + 1 == seen.len() { "as many again" } else { "" };
+        let calls = if n >= 4 { "as many others" } else { "" };
         let beyond = look.anonymous_kib.saturating_sub(idle.anonymous_kib) as f64;
         let each = if look.calls == 0 { 0.0 } else { beyond / f64::from(look.calls) };
         outcome.row([
@@ -225,7 +230,7 @@ pub fn media_memory(context: &Context) -> anyhow::Result<Outcome> {
     outcome.check("KiB a bridged call beyond idle", kib(full, idle), {
         Goal::AtMost(KIB_PER_CALL_MAX)
     });
-    outcome.check("KiB a call when all are replaced", kib(again, full), {
+    outcome.check("KiB a call when all are replaced", kib(again, once), {
         Goal::AtMost(KIB_PER_CALL_AGAIN_MAX)
     });
     outcome.details = serde_json::json!({ "looks": seen });
