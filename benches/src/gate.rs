@@ -62,6 +62,9 @@ pub struct Watched {
     pub load_busy_s: f64,
     /// Seconds at work, core of the system.
     pub system_busy_s: f64,
+    /// Seconds in which the system's core was not idle, interrupts included that nobody is charged
+    /// for.
+    pub system_awake_s: f64,
 }
 
 impl Watch {
@@ -87,6 +90,7 @@ impl Watch {
             steal_share: load.steal_share().max(system.steal_share()),
             load_busy_s: load.busy_share() * wall_s,
             system_busy_s: system.busy_share() * wall_s,
+            system_awake_s: wall_s - system.at_rest_s(),
         })
     }
 }
@@ -137,7 +141,8 @@ mod tests {
 
     #[test]
     fn each_disturbance_is_named() {
-        let clean = Watched { wall_s: 2.0, steal_share: 0.0, load_busy_s: 2.0, system_busy_s: 0.9 };
+        let clean =
+            Watched { wall_s: 2.0, load_busy_s: 2.0, system_busy_s: 0.9, ..Watched::default() };
         assert!(clean.complaints(1.95, 0.8, 200_000).is_empty());
         assert_eq!(clean.complaints(1.5, 0.8, 200_000).len(), 1);
         let foreign = Watched { system_busy_s: 1.5, ..clean };

@@ -141,6 +141,12 @@ impl CoreTicks {
         self.share(self.busy)
     }
 
+    /// Seconds without work, by the kernel's exact clock of idleness, or taken by the host.
+    pub fn at_rest_s(self) -> f64 {
+        // What user space sees are hundredths on every Linux.
+        (self.idle + self.steal) as f64 / 100.0
+    }
+
     /// Share of time taken by the host, 0 to 1.
     pub fn steal_share(self) -> f64 {
         self.share(self.steal)

@@ -49,6 +49,9 @@ enum Command {
     /// The floor's own process
     #[command(hide = true)]
     Floor(FloorArguments),
+    /// The process of which the memory is measured
+    #[command(hide = true)]
+    MediaMemory,
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         }
         Command::Soak(arguments) => benches::calls::churn::soak(&arguments),
         Command::Floor(arguments) => benches::system::floor::run(&arguments).map(|()| true),
+        Command::MediaMemory => benches::system::media_memory::process().map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 /// All benches in the order of a full run.
-pub const ALL: [Bench; 16] = [
+pub const ALL: [Bench; 17] = [
     Bench {
         name: "calls_500",
         what: "500 calls by a route, held 60 s: every packet accounted for, memory",
@@ -95,6 +95,12 @@ pub const ALL: [Bench; 16] = [
         what: "the same at 1,000,000 packets a second in bursts of 32; rtpengine at its best rate",
         takes_s: 100,
         run: |context| system::xdp::xdp_1m(context),
+    },
+    Bench {
+        name: "media_memory",
+        what: "memory of a process with one media thread and 1,000 bridged calls",
+        takes_s: 10,
+        run: |context| system::media_memory::media_memory(context),
     },
     Bench {
         name: "tick_20ms",

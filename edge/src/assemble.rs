@@ -39,7 +39,7 @@ use crate::snapshot::Snapshot;
 use crate::tables::TablesFile;
 use crate::trunk::{self, RouteView, TrunkCounters, TrunkSetup, TrunkWake, WorkerRings};
 use crate::trunk_ring::Epoch;
-use crate::{fast_path, metrics, sip_errors, tables, trunk_ring, upload};
+use crate::{capacity, fast_path, metrics, sip_errors, tables, trunk_ring, upload};
 
 /// Commands, events and asides that may wait at once.
 const QUEUE_ENTRIES_MAX: usize = 8_192;
@@ -98,7 +98,7 @@ struct Parts {
 /// # Errors
 /// Names the address, file or thread that cannot be had. Nothing is left behind.
 pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow::Result<Running> {
-    check_limits(&config)?;
+    capacity::check(&config, &ring_limits(&config), ports_max(&config), PORT_DRAIN)?;
     let tls = Arc::new(Tls::load(&config.link.tls)?);
     tls.identity()
         .require(config.region.as_str(), config.node.as_str())
@@ -153,7 +153,7 @@ async fn start_threads(
         tracing::warn!(recovered, "recordings of an earlier run were closed");
     }
 
-    let mut fast_path = fast_path::start(&config.media, ports_max(&config), metrics);
+    let mut fast_path = fast_path::start(&config.media, streams_max(&config), metrics);
     let mut media = Vec::new();
     let mut handles = Vec::new();
     let mut rings = Vec::new();
@@ -278,23 +278,14 @@ async fn start_threads(
     Ok((running, connected))
 }
 
-/// Port range, descriptors and locked memory against the configured capacity.
-fn check_limits(config: &Config) -> anyhow::Result<()> {
-    // Two sockets a leg, some for signalling, link, trunk, admin, files.
-    let needed = config.sip.legs_max as u64 * 2 + 256;
-    let (soft, hard) = crate::rlimit::raise_descriptors(needed)?;
-    anyhow::ensure!(
-        soft >= needed,
-        "sip.legs_max = {} needs {needed} file descriptors, the limit is {hard}: raise it with \
-         `ulimit -Hn {needed}` (LimitNOFILE={needed} under systemd) or lower sip.legs_max",
-        config.sip.legs_max
-    );
-    Ok(())
-}
-
 fn ports_max(config: &Config) -> u32 {
     // Every leg may be extended to another node.
     u32::try_from(config.sip.legs_max * 2).unwrap_or(u32::MAX)
+}
+
+/// Of one worker: what arrives at its legs.
+fn streams_max(config: &Config) -> u32 {
+    u32::try_from(config.sip.legs_max).unwrap_or(u32::MAX)
 }
 
 fn ring_limits(config: &Config) -> Limits {
@@ -494,11 +485,18 @@ fn keep_fixed(fixed: &mut Fixed, old: &Config, new: &mut Config) {
     fixed.keep("media.pin", &old.media.pin, &mut new.media.pin);
     fixed.keep("media.fifo_priority", &old.media.fifo_priority, &mut new.media.fifo_priority);
     fixed.keep("media.busy_poll_ms", &old.media.busy_poll, &mut new.media.busy_poll);
+    fixed.keep("media.xdp", &old.media.xdp, &mut new.media.xdp);
+    fixed.keep("media.xdp_interfaces", &old.media.xdp_interfaces, &mut new.media.xdp_interfaces);
+    fixed.keep("media.xdp_coalesce_us", &old.media.xdp_coalesce, &mut new.media.xdp_coalesce);
     fixed.keep("link.control", &old.link.controls, &mut new.link.controls);
     fixed.keep("link.*_file", &old.link.tls, &mut new.link.tls);
     fixed.keep("trunk.listen", &old.trunk.listen, &mut new.trunk.listen);
     fixed.keep("trunk.advertise", &old.trunk.advertise, &mut new.trunk.advertise);
     fixed.keep("trunk.calls_max", &old.trunk.calls_max, &mut new.trunk.calls_max);
+    fixed.keep("trunk.beat_ms", &old.trunk.beat, &mut new.trunk.beat);
+    fixed.keep("trunk.datagram_bytes_max", &old.trunk.datagram_bytes_max, {
+        &mut new.trunk.datagram_bytes_max
+    });
     fixed.keep("trunk.round_trip_max_ms", &old.trunk.round_trip_max, &mut new.trunk.round_trip_max);
 }
 

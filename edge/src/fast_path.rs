@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edge_media::offload::{CLOCK_START_US, Offload, OffloadId, Progress};
 use edge_uring::socket::TOS_EXPEDITED_FORWARDING;
@@ -30,7 +31,10 @@ pub fn start(config: &Media, streams_max: u32, metrics: &Metrics) -> Option<Fast
         tables,
     };
     let mut path = match FastPath::load(limits) {
-        Ok(path) => path,
+        Ok(path) => {
+            tracing::info!(%limits, "kernel fast path is loaded");
+            path
+        }
         Err(error) => {
             tracing::warn!(%error, "kernel fast path is off");
             return None;
@@ -46,8 +50,23 @@ pub fn start(config: &Media, streams_max: u32, metrics: &Metrics) -> Option<Fast
         tracing::warn!("kernel fast path is off: no interface runs it");
         return None;
     }
-    metrics.collector(Box::new(PathCollector { counts: path.counts(), attached: attached(&path) }));
+    if !config.xdp_coalesce.is_zero() {
+        coalesce(&mut path, config.xdp_coalesce);
+    }
+    let (attached, coalesced) = (attached(&path), path.coalesced() as u64);
+    metrics.collector(Box::new(PathCollector { counts: path.counts(), attached, coalesced }));
     Some(path)
+}
+
+/// What an interface cannot it goes without.
+fn coalesce(path: &mut FastPath, wait: Duration) {
+    let interfaces: Vec<String> = path.attached().iter().map(|(name, _)| name.clone()).collect();
+    for interface in interfaces {
+        match path.coalesce(&interface, wait) {
+            Ok(()) => tracing::info!(%interface, ?wait, "packets are collected"),
+            Err(error) => tracing::warn!(%interface, %error, "packets are not collected there"),
+        }
+    }
 }
 
 fn attached(path: &FastPath) -> (u64, u64) {
@@ -67,6 +86,7 @@ pub const MODES: [(&str, Option<Mode>); 4] = [
 struct PathCollector {
     counts: Arc<edge_xdp::Counts>,
     attached: (u64, u64),
+    coalesced: u64,
 }
 
 impl Collector for PathCollector {
@@ -85,6 +105,7 @@ impl Collector for PathCollector {
             ("up_no_hop", "Packets sent up: no next hop", counters.up_no_hop),
             ("interfaces_native", "Interfaces with the program in the driver", self.attached.0),
             ("interfaces_generic", "Interfaces with the program in the stack", self.attached.1),
+            ("interfaces_coalesced", "Interfaces that collect packets", self.coalesced),
         ];
         for (name, help, value) in rows {
             let metric = ConstCounter::new(value);

@@ -11,6 +11,7 @@
 //! Signalling and media meet in bounded queues ([`media_handle`]); everything else by channels.
 
 pub mod assemble;
+pub mod capacity;
 pub mod config;
 pub mod fast_path;
 pub mod link_client;
@@ -21,7 +22,6 @@ pub mod media_thread;
 pub mod metrics;
 pub mod prompt_cache;
 pub mod recorder;
-pub mod rlimit;
 pub mod signalling;
 pub mod sip_errors;
 pub mod snapshot;

@@ -38,7 +38,7 @@ impl OwnStats {
 }
 
 /// Names of all counters but the lateness, in the order of their values.
-const NAMES: [&str; 50] = [
+const NAMES: [&str; 51] = [
     "packets_from_endpoints",
     "packets_to_endpoints",
     "packets_from_trunk",
@@ -77,6 +77,7 @@ const NAMES: [&str; 50] = [
     "ring_receive_no_buffers",
     "ring_socket_drops",
     "ring_completion_overflows",
+    "ring_sockets",
     "dropped_trunk_ring_full",
     "sockets_refused",
     "connects_failed",
@@ -90,6 +91,9 @@ const NAMES: [&str; 50] = [
     "offload_refused_no_hop",
     "offload_refused_other",
 ];
+
+/// What there is at present.
+const GAUGES: [&str; 3] = ["ports", "programs", "ring_sockets"];
 
 /// Counters of a media thread, copied once a second.
 #[derive(Debug)]
@@ -115,7 +119,7 @@ impl MediaCounters {
         metrics.collector(Box::new(MediaCollector { counters: Arc::clone(self), area }));
     }
 
-    /// All counters by name, lateness aside. `ports` and `programs` are gauges.
+    /// All values by name, lateness aside; those of [`GAUGES`] are no counters.
     pub fn read(&self) -> impl Iterator<Item = (&'static str, u64)> {
         NAMES.into_iter().zip(self.values.iter().map(|value| value.load(Ordering::Relaxed)))
     }
@@ -162,6 +166,7 @@ impl MediaCounters {
             io.receive_no_buffers,
             io.socket_drops,
             io.completion_overflows,
+            io.sockets_added.saturating_sub(io.sockets_removed),
             own.trunk_ring_full,
             own.sockets_refused,
             own.connects_failed,
@@ -198,7 +203,7 @@ impl Collector for MediaCollector {
         for (name, value) in self.counters.read() {
             let full = format!("tandem_edge_{}_{name}", self.area);
             let help = name.replace('_', " ");
-            if matches!(name, "ports" | "programs") {
+            if GAUGES.contains(&name) {
                 let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
                 metric.encode(encoder.encode_descriptor(
                     &full,
@@ -237,7 +242,13 @@ mod tests {
         let mut worker = WorkerStats { packets_relayed: 5, ports: 7, ..WorkerStats::default() };
         worker.dropped[DropCause::ForeignSource as usize] = 3;
         worker.dropped[DropCause::TooLong as usize] = 4;
-        let io = edge_uring::Stats { datagrams: 9, socket_drops: 2, ..Default::default() };
+        let io = edge_uring::Stats {
+            datagrams: 9,
+            socket_drops: 2,
+            sockets_added: 8,
+            sockets_removed: 3,
+            ..Default::default()
+        };
         let own = OwnStats { recorder_full: 11, offload_other: 6, ..OwnStats::default() };
         let counters = Arc::new(MediaCounters::default());
         counters.store(&worker, &io, &own);
@@ -248,6 +259,7 @@ mod tests {
             ("dropped_too_long", 4),
             ("ring_datagrams", 9),
             ("ring_socket_drops", 2),
+            ("ring_sockets", 5),
             ("recorder_blocks_dropped", 11),
             ("offload_refused_other", 6),
         ];

@@ -15,7 +15,8 @@ use edge_media::offload::{Offload, OffloadId, Progress};
 use edge_media::recording::RecorderMessage;
 use edge_media::{Component, Returned, Tx, Worker, WorkerConfig, WorkerLimits};
 use edge_uring::{
-    Datagram, Driver, Io, Limits, MediaThread, SocketId, SpawnError, ThreadConfig, WaitConfig,
+    Datagram, Driver, Foresight, Io, Limits, MediaThread, SocketId, SpawnError, ThreadConfig,
+    WaitConfig, prefetch,
 };
 use edge_xdp::StreamTable;
 use link_daemon::clock;
@@ -197,6 +198,10 @@ impl Tx for RingTx<'_> {
             }
             Err(_) => self.outside.stats.connects_failed += 1,
         }
+    }
+
+    fn behind_us(&self) -> u64 {
+        u64::try_from(self.io.behind(self.now).as_micros()).unwrap_or(u64::MAX)
     }
 
     fn offloads(&self) -> bool {
@@ -383,6 +388,20 @@ impl Driver for Media {
         let mut tx = RingTx { now, io, outside: &mut self.outside };
         let Datagram { source, data, .. } = datagram;
         self.worker.handle_packet(now, port, component, source, data, &mut tx);
+    }
+
+    fn foresee(&self, token: u64, step: Foresight) -> Option<SocketId> {
+        let (port, Component::Rtp) = of_token(token) else { return None };
+        match step {
+            Foresight::Own => self.worker.foresee(port, prefetch),
+            Foresight::Next => self.worker.foresee_sink(port, prefetch),
+            Foresight::Last => {
+                let sink = self.worker.foreseen_sink(port)?;
+                let sockets = self.outside.sockets.get(sink.index as usize)?.as_ref()?;
+                return Some(sockets.rtp.id);
+            }
+        }
+        None
     }
 
     fn on_doorbell(&mut self, now: Instant, io: &mut Io) {

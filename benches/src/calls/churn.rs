@@ -21,6 +21,10 @@ const AT_ONCE: usize = 600;
 const SETTLING_SHARE: f64 = 0.25;
 /// Growth of memory per set-up that is no leak but noise of the allocator, bytes.
 const BYTES_PER_SET_UP_MAX: f64 = 16.0;
+/// A run of so many seconds is long enough to say that memory ends where it began …
+const LONG_S: f64 = 1_200.0;
+/// … by this share.
+const GROWTH_SHARE_MAX: f64 = 0.05;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -154,6 +158,16 @@ fn churn(name: &str, context: &Context, seconds: f64) -> anyhow::Result<Outcome>
     outcome.check("calls that failed", failed as f64, Goal::AtMost(0.0));
     let growth = bytes_per_set_up(&looks);
     outcome.check("memory, bytes per set-up", growth, Goal::AtMost(BYTES_PER_SET_UP_MAX));
+    let (early_kib, late_kib) = ends(&looks);
+    outcome.row([
+        "own memory, KiB, once settled".to_owned(),
+        format!("{early_kib:.0}"),
+        format!("{late_kib:.0}"),
+    ]);
+    if seconds >= LONG_S {
+        let share = late_kib / early_kib - 1.0;
+        outcome.check("memory, growth to the end", share, Goal::AtMost(GROWTH_SHARE_MAX));
+    }
     outcome.details = json!({ "looks": looks, "verdict": verdict, "refused": refused });
     let mut why = complaints;
     if !quiet {
@@ -170,6 +184,8 @@ fn state(world: &World) -> anyhow::Result<Vec<(&'static str, i64)>> {
         ("legs", world.edge.metric("tandem_edge_legs_live_count")? as i64),
         ("port pairs in use", world.edge.metric("tandem_edge_port_pairs_used")? as i64),
         ("ports of the media thread", world.edge.metric("tandem_edge_media_ports")? as i64),
+        ("programs of the media thread", world.edge.metric("tandem_edge_media_programs")? as i64),
+        ("sockets in its ring", world.edge.metric("tandem_edge_media_ring_sockets")? as i64),
     ])
 }
 
@@ -209,10 +225,25 @@ fn watch_run(
     Ok(looks)
 }
 
+fn settled(looks: &[Look]) -> &[Look] {
+    let first = (looks.len() as f64 * SETTLING_SHARE) as usize;
+    looks.get(first..).unwrap_or_default()
+}
+
+/// Memory in the first and in the last tenth of the settled part, KiB.
+fn ends(looks: &[Look]) -> (f64, f64) {
+    let settled = settled(looks);
+    let tenth = settled.len().div_ceil(10);
+    let mean = |looks: &[Look]| {
+        looks.iter().map(|look| look.anonymous_kib as f64).sum::<f64>() / looks.len() as f64
+    };
+    let (early, late) = (settled.get(..tenth), settled.get(settled.len() - tenth..));
+    (mean(early.unwrap_or_default()), mean(late.unwrap_or_default()))
+}
+
 /// Slope of memory over set-ups by least squares, after settling.
 fn bytes_per_set_up(looks: &[Look]) -> f64 {
-    let first = (looks.len() as f64 * SETTLING_SHARE) as usize;
-    let settled = looks.get(first..).unwrap_or_default();
+    let settled = settled(looks);
     let count = settled.len() as f64;
     let mean = |value: &dyn Fn(&Look) -> f64| settled.iter().map(value).sum::<f64>() / count;
     let (x, y) =
@@ -241,6 +272,8 @@ mod tests {
         };
         let looks: Vec<Look> = (0..40).map(look).collect();
         assert!((bytes_per_set_up(&looks) - 10.24).abs() < 1e-6);
+        // Of 30 settled looks the first and the last three.
+        assert_eq!(ends(&looks), (5_011.0, 5_038.0));
         assert!(bytes_per_set_up(&[]).abs() < 1e-9);
     }
 }

@@ -32,6 +32,8 @@ const MARK: u8 = 0x2a;
 const MARK_OFFSET: u32 = 8 + PACKET_BYTES as u32 - 1;
 /// Bursts between two looks at the sampled sockets.
 const LOOK_EVERY: u64 = 8;
+const SETTLE_EVERY: Duration = Duration::from_millis(50);
+const SETTLE_LOOKS: u32 = 40;
 const TIME_AT: usize = 12;
 
 /// Ports of the generator: below those of the systems.
@@ -199,6 +201,24 @@ impl Generator {
         self.send(80_000.0, Duration::from_secs_f64(packets as f64 / 80_000.0), &mut |_| Ok(()))?;
         self.drain(Duration::from_millis(100))?;
         self.reset()
+    }
+
+    /// Waits until nothing more comes back of what was sent before, at most two seconds: a system that
+    /// was overloaded would otherwise have it counted among what is sent next.
+    ///
+    /// # Errors
+    /// Of the sockets.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
+        let mut before = self.tally()?.returned;
+        for _ in 0..SETTLE_LOOKS {
+            self.drain(SETTLE_EVERY)?;
+            let now = self.tally()?.returned;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
     }
 
     /// Begins to count anew.

@@ -25,6 +25,8 @@ pub struct Sample {
     pub offered_rate: f64,
     /// CPU of the system's process in the window, µs per packet offered.
     pub cpu_us: f64,
+    /// Time in which the system's core was not idle, µs per packet offered.
+    pub core_us: f64,
     /// Share of packets that did not come back, over warm-up and window.
     pub loss: f64,
     /// Packets not taken from the generator by the kernel.
@@ -68,6 +70,7 @@ pub fn measure(
     rate: f64,
     window: Duration,
 ) -> anyhow::Result<Sample> {
+    generator.settle()?;
     generator.reset()?;
     generator.send(rate, WARM_UP, &mut |_| Ok(()))?;
     let offered_before = generator.tally()?.offered;
@@ -86,6 +89,7 @@ pub fn measure(
         rate,
         offered_rate: packets as f64 / watched.wall_s,
         cpu_us: system_cpu_s * 1e6 / packets.max(1) as f64,
+        core_us: watched.system_awake_s * 1e6 / packets.max(1) as f64,
         loss: tally.loss(),
         refused: tally.refused,
         made: tally.made,

@@ -14,6 +14,7 @@ pub mod hostile;
 pub mod kernel;
 pub mod loops;
 pub mod measure;
+pub mod media_memory;
 pub mod relay;
 pub mod rtpengine;
 pub mod scale;

@@ -349,6 +349,7 @@ mod tests {
             rate: RATE_100K,
             offered_rate: RATE_100K,
             cpu_us,
+            core_us: cpu_us,
             loss: 0.0,
             refused: 0,
             made: 0,

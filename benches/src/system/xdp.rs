@@ -28,26 +28,46 @@ const OTHERS_SHARE_MAX: f64 = 0.15;
 struct Load {
     name: &'static str,
     rate: f64,
-    burst: usize,
-    /// The same rate also in bursts of so many, to be shown.
-    also: Option<usize>,
+    /// How it is sent; the last one counts, the others are shown.
+    ways: &'static [Way],
     /// Rates and calls of the peer; the cheapest packet without loss counts.
     peer: &'static [(f64, usize)],
     goal: f64,
 }
 
+/// Bursts of so many packets, and whether the interfaces collect packets as an edge makes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+struct Way {
+    burst: usize,
+    collects: bool,
+}
+
+impl Way {
+    fn name(self) -> String {
+        let (burst, wait) = (self.burst, edge_xdp::COALESCE_USUAL.as_micros());
+        let sent = if burst == 1 { "one by one".to_owned() } else { format!("bursts of {burst}") };
+        if self.collects { format!("{sent}, collected for {wait} µs") } else { sent }
+    }
+}
+
 /// One measurement of the program.
 #[derive(Debug, Clone, serde::Serialize)]
 struct LineSample {
+    way: Way,
     offered_rate: f64,
     cpu_us: f64,
+    /// Time in which the program's core was not idle, µs per packet.
+    core_us: f64,
+    delay_p50_us: f64,
+    delay_p90_us: f64,
+    delay_p99_us: f64,
     arrived_share: f64,
     forwarded_share: f64,
     complaints: Vec<String>,
 }
 
-/// 2,000 streams, 100,000 packets a second one by one, and to be shown in bursts of 32, as the peer
-/// gets them.
+/// 2,000 streams, 100,000 packets a second one by one, on interfaces that collect packets as an edge
+/// makes them; to be shown also without that, and in bursts of 32, as the peer gets them.
 ///
 /// # Errors
 /// If the kernel does not permit it, or rtpengine does not come up.
@@ -55,8 +75,11 @@ pub fn xdp_100k(context: &Context) -> anyhow::Result<Outcome> {
     let load = Load {
         name: "xdp_100k",
         rate: 100_000.0,
-        burst: 1,
-        also: Some(32),
+        ways: &[
+            Way { burst: 32, collects: false },
+            Way { burst: 1, collects: false },
+            Way { burst: 1, collects: true },
+        ],
         peer: &[(100_000.0, 1_000)],
         goal: 3.5,
     };
@@ -71,8 +94,7 @@ pub fn xdp_1m(context: &Context) -> anyhow::Result<Outcome> {
     let load = Load {
         name: "xdp_1m",
         rate: 1_000_000.0,
-        burst: 32,
-        also: None,
+        ways: &[Way { burst: 32, collects: false }, Way { burst: 32, collects: true }],
         peer: &[(130_000.0, 2_000), (170_000.0, 2_000), (200_000.0, 2_000)],
         goal: 6.0,
     };
@@ -88,32 +110,36 @@ fn run(context: &Context, load: &Load) -> anyhow::Result<Outcome> {
         None => None,
     };
     let (mut own, mut peers, mut program_ns) = (Vec::new(), Vec::new(), Vec::new());
-    let mut also = Vec::new();
     for round in 0..context.rounds() {
         if let Some(peer) = &mut peer {
             let sample = peer.best(context, &place, load)?;
             context.note(&super::relay::line(round, &sample));
             peers.push(sample);
         }
-        if let Some(burst) = load.also {
-            let sample = one(context, place.cores, &mut line, load, burst)?;
-            context.note(&words(round, burst, &sample));
-            also.push(sample);
+        let mut samples = Vec::new();
+        for way in load.ways {
+            let sample = one(context, place.cores, &mut line, load, *way)?;
+            context.note(&words(round, &sample));
+            samples.push(sample);
         }
-        let sample = one(context, place.cores, &mut line, load, load.burst)?;
-        context.note(&words(round, load.burst, &sample));
-        own.push(sample);
+        own.push(samples);
         program_ns.push(line.program_ns(REPEATS)?);
     }
-    Ok(judge(load, &own, &also, &peers, median(&program_ns)))
+    Ok(judge(load, &own, &peers, median(&program_ns)))
 }
 
-fn words(round: usize, burst: usize, sample: &LineSample) -> String {
+fn words(round: usize, sample: &LineSample) -> String {
     format!(
-        "round {} xdp, bursts of {burst:2} {:7.0}/s  {:5.2} µs/packet  arrived {:.3} % {}",
+        "round {} xdp, {:33} {:7.0}/s  {:5.2} µs/packet (core {:5.2})  delay {:.0}/{:.0}/{:.0} µs  \
+         arrived {:.3} % {}",
         round + 1,
+        sample.way.name(),
         sample.offered_rate,
         sample.cpu_us,
+        sample.core_us,
+        sample.delay_p50_us,
+        sample.delay_p90_us,
+        sample.delay_p99_us,
         sample.arrived_share * 100.0,
         sample.complaints.join(", ")
     )
@@ -125,12 +151,13 @@ fn one(
     cores: Cores,
     line: &mut XdpLine,
     load: &Load,
-    burst: usize,
+    way: Way,
 ) -> anyhow::Result<LineSample> {
+    line.coalesce(if way.collects { edge_xdp::COALESCE_USUAL } else { Duration::ZERO })?;
     let mut tries = context.tries(TRIES);
     loop {
         let quiet = wait_quiet(cores, context.patience())?;
-        let mut sample = sample(cores, line, load.rate, burst, context.window())?;
+        let mut sample = sample(cores, line, load.rate, way, context.window())?;
         if !quiet {
             sample.complaints.push("the machine was not quiet before".to_owned());
         }
@@ -145,14 +172,14 @@ fn sample(
     cores: Cores,
     line: &mut XdpLine,
     rate: f64,
-    burst: usize,
+    way: Way,
     window: Duration,
 ) -> anyhow::Result<LineSample> {
-    line.send(rate, WARM_UP, burst)?;
+    line.send(rate, WARM_UP, way.burst)?;
     crate::machine::pause(DRAIN);
     let before = line.seen()?;
     let watch = Watch::start(cores)?;
-    let offered = line.send(rate, window, burst)?;
+    let offered = line.send(rate, window, way.burst)?;
     let watched = watch.finish()?;
     crate::machine::pause(DRAIN);
     let after = line.seen()?;
@@ -173,9 +200,15 @@ fn sample(
             watched.system_busy_s
         ));
     }
+    let delay_us = |share| after.delay_us(&before, share);
     Ok(LineSample {
+        way,
         offered_rate,
         cpu_us: cpu_s * 1e6 / forwarded.max(1) as f64,
+        core_us: watched.system_awake_s * 1e6 / forwarded.max(1) as f64,
+        delay_p50_us: delay_us(0.5),
+        delay_p90_us: delay_us(0.9),
+        delay_p99_us: delay_us(0.99),
         arrived_share: arrived as f64 / offered.max(1) as f64,
         forwarded_share: forwarded as f64 / offered.max(1) as f64,
         complaints,
@@ -217,63 +250,108 @@ impl Peer {
     }
 }
 
+/// Rounds that count, and what is asked of them.
+struct Rounds<'a> {
+    own: &'a [Vec<LineSample>],
+    peers: &'a [Sample],
+    kept: Vec<usize>,
+}
+
+impl Rounds<'_> {
+    fn own(&self, way: usize, value: fn(&LineSample) -> f64) -> Option<f64> {
+        let of = |n: &usize| self.own.get(*n)?.get(way).map(value);
+        median(&self.kept.iter().filter_map(of).collect::<Vec<_>>())
+    }
+
+    fn peer(&self, value: fn(&Sample) -> f64) -> Option<f64> {
+        let of = |n: &usize| self.peers.get(*n).map(value);
+        median(&self.kept.iter().filter_map(of).collect::<Vec<_>>())
+    }
+
+    /// Round by round.
+    fn ratio(
+        &self,
+        way: usize,
+        peer: fn(&Sample) -> f64,
+        own: fn(&LineSample) -> f64,
+    ) -> Option<f64> {
+        let of = |n: &usize| Some(peer(self.peers.get(*n)?) / own(self.own.get(*n)?.get(way)?));
+        median(&self.kept.iter().filter_map(of).collect::<Vec<_>>())
+    }
+}
+
+fn show(value: Option<f64>, digits: usize) -> String {
+    value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+const HEADINGS: [&str; 8] = [
+    "system",
+    "packets/s",
+    "CPU µs/packet",
+    "× peer",
+    "core awake, µs/packet",
+    "× peer",
+    "delay p50 / p90 / p99, µs",
+    "arrived %",
+];
+
+fn table(outcome: &mut Outcome, load: &Load, rounds: &Rounds<'_>, program_ns: Option<f64>) {
+    outcome.headings(&HEADINGS);
+    for (n, way) in load.ways.iter().enumerate() {
+        let delays = [
+            rounds.own(n, |sample| sample.delay_p50_us),
+            rounds.own(n, |sample| sample.delay_p90_us),
+            rounds.own(n, |sample| sample.delay_p99_us),
+        ];
+        outcome.row([
+            format!("XDP, native, between two virtual links, {}", way.name()),
+            show(rounds.own(n, |sample| sample.offered_rate), 0),
+            show(rounds.own(n, |sample| sample.cpu_us), 2),
+            show(rounds.ratio(n, |peer| peer.cpu_us, |own| own.cpu_us), 2),
+            show(rounds.own(n, |sample| sample.core_us), 2),
+            show(rounds.ratio(n, |peer| peer.core_us, |own| own.core_us), 2),
+            delays.map(|delay| show(delay, 0)).join(" / "),
+            show(rounds.own(n, |sample| sample.arrived_share * 100.0), 3),
+        ]);
+    }
+    let delays = [
+        rounds.peer(|sample| sample.delay_p50_us),
+        rounds.peer(|sample| sample.delay_p90_us),
+        rounds.peer(|sample| sample.delay_p99_us),
+    ];
+    outcome.row([
+        "rtpengine, user space, loopback, bursts of 32".to_owned(),
+        show(rounds.peer(|sample| sample.offered_rate), 0),
+        show(rounds.peer(|sample| sample.cpu_us), 2),
+        "1.00".to_owned(),
+        show(rounds.peer(|sample| sample.core_us), 2),
+        "1.00".to_owned(),
+        delays.map(|delay| show(delay, 0)).join(" / "),
+        show(rounds.peer(|sample| (1.0 - sample.loss) * 100.0), 3),
+    ]);
+    let mut alone = HEADINGS.map(|_| "–".to_owned());
+    alone[0] = "the program alone (bpf_prog_run)".to_owned();
+    alone[2] = show(program_ns.map(|ns| ns / 1_000.0), 3);
+    outcome.row(alone);
+}
+
 fn judge(
     load: &Load,
-    own: &[LineSample],
-    also: &[LineSample],
+    own: &[Vec<LineSample>],
     peers: &[Sample],
     program_ns: Option<f64>,
 ) -> Outcome {
+    let last = load.ways.len().saturating_sub(1);
     let clean: Vec<usize> = (0..own.len())
-        .filter(|n| own[*n].complaints.is_empty() && peers.get(*n).is_none_or(Sample::is_clean))
+        .filter(|n| own[*n].get(last).is_some_and(|sample| sample.complaints.is_empty()))
+        .filter(|n| peers.get(*n).is_none_or(Sample::is_clean))
         .collect();
     let is_clean = clean.len() * 2 > own.len();
-    let kept: Vec<usize> = if is_clean { clean.clone() } else { (0..own.len()).collect() };
-    let of = |value: &dyn Fn(usize) -> Option<f64>| {
-        median(&kept.iter().filter_map(|n| value(*n)).collect::<Vec<_>>())
-    };
-    let cost = of(&|n| own.get(n).map(|sample| sample.cpu_us));
-    let peer_cost = of(&|n| peers.get(n).map(|sample| sample.cpu_us));
-    let peer_rate = of(&|n| peers.get(n).map(|sample| sample.offered_rate));
-    let ratio = of(&|n| Some(peers.get(n)?.cpu_us / own.get(n)?.cpu_us));
-    let rate = of(&|n| own.get(n).map(|sample| sample.offered_rate));
-    let arrived = of(&|n| own.get(n).map(|sample| sample.arrived_share));
-    let show = |value: Option<f64>, digits: usize| {
-        value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
-    };
+    let kept = if is_clean { clean.clone() } else { (0..own.len()).collect() };
+    let rounds = Rounds { own, peers, kept };
     let mut outcome = Outcome::new(load.name);
-    outcome.headings(&["system", "packets/s", "CPU µs/packet", "× peer", "arrived %"]);
-    let name = |burst| match burst {
-        1 => "XDP, native, between two virtual links, one by one".to_owned(),
-        burst => format!("XDP, native, between two virtual links, bursts of {burst}"),
-    };
-    outcome.row([
-        name(load.burst),
-        show(rate, 0),
-        show(cost, 2),
-        show(ratio, 2),
-        show(arrived.map(|share| share * 100.0), 3),
-    ]);
-    if let Some(burst) = load.also {
-        let of_also = |value: fn(&LineSample) -> f64| of(&|n| also.get(n).map(value));
-        outcome.row([
-            name(burst),
-            show(of_also(|sample| sample.offered_rate), 0),
-            show(of_also(|sample| sample.cpu_us), 2),
-            show(of(&|n| Some(peers.get(n)?.cpu_us / also.get(n)?.cpu_us)), 2),
-            show(of_also(|sample| sample.arrived_share * 100.0), 3),
-        ]);
-    }
-    outcome.row([
-        "rtpengine, user space, loopback, bursts of 32".to_owned(),
-        show(peer_rate, 0),
-        show(peer_cost, 2),
-        "1.00".to_owned(),
-        show(of(&|n| peers.get(n).map(|sample| (1.0 - sample.loss) * 100.0)), 3),
-    ]);
-    let dash = || "–".to_owned();
-    let alone = show(program_ns.map(|ns| ns / 1_000.0), 3);
-    outcome.row(["the program alone (bpf_prog_run)".to_owned(), dash(), alone, dash(), dash()]);
+    table(&mut outcome, load, &rounds, program_ns);
+    let ratio = rounds.ratio(last, |peer| peer.cpu_us, |own| own.cpu_us);
     if let Some(ratio) = ratio {
         outcome.check("packets per CPU-second, × rtpengine", ratio, Goal::AtLeast(load.goal));
     }
@@ -281,14 +359,14 @@ fn judge(
         outcome.check("the program alone, ns a packet", program_ns, Goal::AtMost(PROGRAM_NS_MAX));
     }
     outcome.details = serde_json::json!({
-        "xdp": own, "xdp_also": also, "rtpengine": peers, "program_ns": program_ns,
+        "xdp": own, "rtpengine": peers, "program_ns": program_ns,
     });
     outcome.entry = Some(Entry {
         name: load.name.to_owned(),
-        value: cost,
+        value: rounds.own(last, |sample| sample.cpu_us),
         unit: "µs CPU per packet".to_owned(),
         peer: (!peers.is_empty()).then(|| "rtpengine on loopback".to_owned()),
-        peer_value: peer_cost,
+        peer_value: rounds.peer(|sample| sample.cpu_us),
         floor: None,
         floor_value: None,
         ratio_to_peer: ratio,

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use edge_xdp::testing::{FarEnd, Line, Netns};
+use edge_xdp::testing::{FarEnd, Line, NO_TIME, Netns, TIME_AT};
 use edge_xdp::{Attached, FastPath, Limits, Mode, Progress, Refused, Stream, StreamTable};
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 
@@ -19,6 +19,8 @@ const FRAME_BYTES: usize = HEADERS_BYTES + PACKET_BYTES;
 /// Port of the first stream, everywhere.
 const PORT_FIRST: usize = 10_000;
 const BURST_MAX: usize = 32;
+/// One call of so many is timed, each at another place in its burst.
+const SAMPLE_EVERY: usize = 64;
 
 /// Streams in both directions through the program, each with 50 packets a second of its own.
 pub struct XdpLine {
@@ -29,7 +31,7 @@ pub struct XdpLine {
     threads: Vec<u32>,
     sides: [Side; 2],
     turn: usize,
-    _line: Line,
+    line: Line,
 }
 
 struct Side {
@@ -45,10 +47,12 @@ struct Frame {
     timestamp: u32,
     /// Of everything under the UDP checksum that stays.
     sum: u32,
+    /// Carries the time at which it was sent.
+    is_timed: bool,
 }
 
 /// What happened since the line was made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Seen {
     /// Frames that the program forwarded.
     pub forwarded: u64,
@@ -56,6 +60,23 @@ pub struct Seen {
     pub arrived: u64,
     /// CPU of the threads that run the program.
     pub cpu: Duration,
+    /// Timed frames by µs under way.
+    pub delays_us: Vec<u64>,
+}
+
+impl Seen {
+    /// So many µs or less were enough for that share of the frames since `earlier`.
+    pub fn delay_us(&self, earlier: &Self, share: f64) -> f64 {
+        let counts = || self.delays_us.iter().zip(&earlier.delays_us).map(|(now, then)| now - then);
+        let wanted = counts().sum::<u64>() as f64 * share;
+        let mut below = 0.0;
+        let reached = counts().position(|count| {
+            below += count as f64;
+            below >= wanted
+        });
+        // In the middle of its µs.
+        reached.map_or(f64::NAN, |us| us as f64 + 0.5)
+    }
 }
 
 fn address(net: u8, host: u8, call: usize) -> anyhow::Result<SocketAddr> {
@@ -126,12 +147,31 @@ impl XdpLine {
             for (side, frames) in frames.iter_mut().enumerate() {
                 let stream = stream(side, call, clock_zero_ns)?;
                 offload(&mut table, &stream)?;
-                frames.push(Frame::new(&stream)?);
+                frames.push(Frame::new(
+                    &stream,
+                    call % SAMPLE_EVERY == call / SAMPLE_EVERY % SAMPLE_EVERY,
+                )?);
             }
         }
         let [left, right] = frames;
         let sides = [side(&line.left, "l0", left)?, side(&line.right, "r0", right)?];
-        Ok(Self { path, _table: table, far, threads, sides, turn: 0, _line: line })
+        Ok(Self { path, _table: table, far, threads, sides, turn: 0, line })
+    }
+
+    /// Lets both interfaces collect packets for so long; zero: as they were.
+    ///
+    /// # Errors
+    /// If the kernel cannot.
+    pub fn coalesce(&mut self, wait: Duration) -> anyhow::Result<()> {
+        self.path.coalesce_no_more();
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let path = &mut self.path;
+        self.line.middle.enter_with_sys(|| {
+            ["e0", "e1"].iter().try_for_each(|name| path.coalesce(name, wait))
+        })?;
+        Ok(())
     }
 
     /// Sends at `rate_per_s` for `time` in bursts of different streams. Returns frames offered.
@@ -169,7 +209,10 @@ impl XdpLine {
             cpu += process_cpu(*thread)?;
         }
         let arrived = self.far.iter().map(FarEnd::sunk).sum();
-        Ok(Seen { forwarded: self.path.counters().forwarded, arrived, cpu })
+        let [left, right] = &self.far;
+        let both = left.delays_us()?.into_iter().zip(right.delays_us()?);
+        let delays_us = both.map(|(left, right)| left + right).collect();
+        Ok(Seen { forwarded: self.path.counters().forwarded, arrived, cpu, delays_us })
     }
 
     /// Time of one packet in the program alone (`BPF_PROG_TEST_RUN`), ns.
@@ -190,7 +233,7 @@ impl XdpLine {
         };
         let table = &mut self._table;
         let id = offload(table, &endless)?;
-        let mut frame = Frame::new(&endless)?;
+        let mut frame = Frame::new(&endless, false)?;
         frame.advance();
         let ran = edge_xdp::testing::run(&mut self.path, &frame.bytes, repeats);
         table.withdraw(id);
@@ -277,7 +320,7 @@ impl Side {
 }
 
 impl Frame {
-    fn new(stream: &Stream) -> anyhow::Result<Self> {
+    fn new(stream: &Stream, is_timed: bool) -> anyhow::Result<Self> {
         let (SocketAddr::V4(from), SocketAddr::V4(to)) = (stream.peer, stream.local) else {
             anyhow::bail!("IPv4 only");
         };
@@ -297,9 +340,11 @@ impl Frame {
         bytes[40..42].copy_from_slice(&[0, 0]);
         bytes[42..50].copy_from_slice(&[0x80, stream.payload_type_in, 0, 0, 0, 0, 0, 0]);
         bytes[50..54].copy_from_slice(&stream.ssrc_in.to_be_bytes());
+        bytes[TIME_AT..TIME_AT + 8].fill(0);
         let sum = sum(&bytes[26..]) + 17 + u32::from(udp_bytes);
+        bytes[TIME_AT..TIME_AT + 8].copy_from_slice(&NO_TIME.to_ne_bytes());
         let (seq, timestamp) = (stream.start.highest as u16, stream.start.timestamp_highest_in);
-        Ok(Self { bytes, seq, timestamp, sum })
+        Ok(Self { bytes, seq, timestamp, sum, is_timed })
     }
 
     fn advance(&mut self) {
@@ -307,8 +352,11 @@ impl Frame {
         self.timestamp = self.timestamp.wrapping_add(160);
         self.bytes[44..46].copy_from_slice(&self.seq.to_be_bytes());
         self.bytes[46..50].copy_from_slice(&self.timestamp.to_be_bytes());
+        if self.is_timed {
+            self.bytes[TIME_AT..TIME_AT + 8].copy_from_slice(&edge_xdp::clock_ns().to_ne_bytes());
+        }
         let numbers = u32::from(self.seq) + (self.timestamp >> 16) + (self.timestamp & 0xffff);
-        let check = !fold(self.sum + numbers);
+        let check = !fold(self.sum + numbers + sum(&self.bytes[TIME_AT..TIME_AT + 8]));
         self.bytes[40..42].copy_from_slice(&check.to_be_bytes());
     }
 }
@@ -329,12 +377,14 @@ mod tests {
     #[test]
     fn frames_have_sound_checksums() {
         let stream = stream(0, 7, edge_xdp::clock_ns() - 1_000_000_000).unwrap();
-        let mut frame = Frame::new(&stream).unwrap();
-        for _ in 0..1_000 {
-            frame.advance();
-            assert_eq!(fold(sum(&frame.bytes[14..34])), 0xffff);
-            let pseudo = 17 + u32::from(u16::from_be_bytes([frame.bytes[38], frame.bytes[39]]));
-            assert_eq!(fold(sum(&frame.bytes[26..]) + pseudo), 0xffff);
+        for is_timed in [false, true] {
+            let mut frame = Frame::new(&stream, is_timed).unwrap();
+            for _ in 0..1_000 {
+                frame.advance();
+                assert_eq!(fold(sum(&frame.bytes[14..34])), 0xffff);
+                let pseudo = 17 + u32::from(u16::from_be_bytes([frame.bytes[38], frame.bytes[39]]));
+                assert_eq!(fold(sum(&frame.bytes[26..]) + pseudo), 0xffff);
+            }
         }
     }
 
@@ -349,11 +399,18 @@ mod tests {
                 return;
             }
         };
-        let offered = line.send(6_400.0, Duration::from_millis(200), 8).unwrap();
-        crate::machine::pause(Duration::from_millis(100));
-        let seen = line.seen().unwrap();
-        assert_eq!(offered, 1_280);
-        assert_eq!((seen.forwarded, seen.arrived), (offered, offered));
-        assert!(seen.cpu > Duration::ZERO);
+        let mut before = line.seen().unwrap();
+        for wait in [Duration::ZERO, Duration::from_millis(2)] {
+            line.coalesce(wait).unwrap();
+            let offered = line.send(6_400.0, Duration::from_millis(200), 8).unwrap();
+            crate::machine::pause(Duration::from_millis(100));
+            let seen = line.seen().unwrap();
+            assert_eq!(offered, 1_280);
+            let forwarded = seen.forwarded - before.forwarded;
+            assert_eq!((forwarded, seen.arrived - before.arrived), (offered, offered));
+            assert!(seen.cpu > before.cpu);
+            assert!(seen.delay_us(&before, 0.5) > 0.0);
+            before = seen;
+        }
     }
 }

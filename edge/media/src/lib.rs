@@ -20,6 +20,7 @@ mod digits;
 mod dump;
 mod egress;
 pub mod event;
+mod foresee;
 mod ingress;
 mod latch;
 pub mod limits;

@@ -129,6 +129,8 @@ pub(crate) struct Outbound {
     pub(crate) event: Option<EventSender>,
     pub(crate) digits: List<DIGITS_WAITING_MAX>,
     pub(crate) last_us: Option<u64>,
+    /// Not before then is it worth looking whether the source is quiet.
+    pub(crate) look_us: u64,
     /// Recordings of what is sent. Empty for nearly every port: whoever forwards packets without
     /// this worker has to look at it.
     pub(crate) taps: List<TAPS_MAX>,
@@ -153,6 +155,7 @@ impl Outbound {
             event: None,
             digits: List::new(),
             last_us: None,
+            look_us: 0,
             taps: List::new(),
         }
     }
@@ -405,7 +408,8 @@ impl Port {
         if self.makes_frames() {
             at(self.out.tick_us.unwrap_or(0));
         } else if self.is_filled() && matches!(self.out.source, Source::Port(_)) {
-            at(coarse(self.out.last_us.unwrap_or(0) + crate::limits::RELAY_QUIET_US));
+            let quiet_us = self.out.last_us.unwrap_or(0) + crate::limits::RELAY_QUIET_US;
+            at(coarse(quiet_us.max(self.out.look_us)));
         }
         if let Kind::Leg(leg) = &self.kind {
             at(coarse(leg.report_us));

@@ -36,6 +36,11 @@ impl PortTable {
         (port.key == key).then_some(slot)
     }
 
+    /// As [`Self::find`], without a look at the port itself.
+    pub(crate) fn soon(&self, key: PortKey) -> Option<u32> {
+        self.by_index.get(key.index as usize).copied().filter(|slot| *slot != NONE)
+    }
+
     pub(crate) fn find_channel(&self, peer: u32, channel: ChannelId) -> Option<u32> {
         let at = self.place_of_channel(peer, channel).ok()?;
         self.channels.get(at).map(|(_, _, slot)| *slot)

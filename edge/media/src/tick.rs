@@ -56,7 +56,7 @@ impl Worker {
     /// Makes the frames that are due.
     fn make_frames<T: Tx>(&mut self, slot: u32, at: At, tx: &mut T) {
         let Some(port) = self.ports.get_mut(slot) else { return };
-        notice_quiet(port, at);
+        notice_quiet(port, at, tx);
         for _ in 0..FRAMES_BEHIND_MAX {
             let Some(port) = self.ports.get_mut(slot) else { return };
             if !port.makes_frames() {
@@ -189,14 +189,24 @@ impl Worker {
     }
 }
 
-/// A relayed source that has been quiet for long counts as one that has not begun.
-fn notice_quiet(port: &mut Port, at: At) {
+/// A relayed source that has been quiet for long counts as one that has not begun; but while this
+/// thread is behind, its packets may be waiting, and silence in their place would put it back further.
+fn notice_quiet<T: Tx>(port: &mut Port, at: At, tx: &T) {
     let out = &mut port.out;
-    let quiet_us = at.us.saturating_sub(out.last_us.unwrap_or(0));
-    if matches!(out.source, Source::Port(_)) && out.begun && quiet_us >= RELAY_QUIET_US {
-        out.begun = false;
-        out.frame_id = out.fresh_id();
+    let last_us = out.last_us.unwrap_or(0);
+    if !matches!(out.source, Source::Port(_))
+        || !out.begun
+        || at.us.saturating_sub(last_us) < RELAY_QUIET_US
+    {
+        return;
     }
+    let behind_us = tx.behind_us();
+    if at.us.saturating_sub(last_us).saturating_sub(behind_us) < RELAY_QUIET_US {
+        out.look_us = at.us + behind_us.min(RELAY_QUIET_US);
+        return;
+    }
+    out.begun = false;
+    out.frame_id = out.fresh_id();
 }
 
 /// Takes the next waiting digit. False if there is none.

@@ -38,6 +38,11 @@ pub trait Tx {
     /// Ties a socket to its peer, or (`None`) opens it to any source.
     fn set_peer(&mut self, port: PortKey, component: Component, peer: Option<SocketAddr>);
 
+    /// How long ago everything that had arrived was handled: later packets may still be waiting.
+    fn behind_us(&self) -> u64 {
+        0
+    }
+
     /// Whether there is a kernel that could forward a stream.
     fn offloads(&self) -> bool {
         false

@@ -28,6 +28,55 @@ fn talk(rig: &mut Rig, a: &mut (PortKey, Talker), b: &mut (PortKey, Talker), ms:
     }
 }
 
+/// Memory is named for legs that there are, and the leg that a packet leaves by.
+#[test]
+fn what_a_packet_will_need_is_known_before_it_comes() {
+    let mut rig = Rig::new();
+    let (a, b) = (rig.add_leg(0, |_| {}), rig.add_leg(1, |_| {}));
+    let named = |rig: &Rig, port: PortKey| {
+        let bytes = std::cell::Cell::new((0, 0));
+        rig.worker.foresee(port, |_, size| bytes.set((bytes.get().0 + size, bytes.get().1)));
+        rig.worker.foresee_sink(port, |_, size| bytes.set((bytes.get().0, bytes.get().1 + size)));
+        bytes.get()
+    };
+    assert!(named(&rig, a).0 > 100, "{:?}", named(&rig, a));
+    assert_eq!((named(&rig, a).1, rig.worker.foreseen_sink(a)), (0, None), "feeds nobody");
+    rig.connect(a, b);
+    assert!(named(&rig, a).1 > 100, "{:?}", named(&rig, a));
+    assert_eq!(rig.worker.foreseen_sink(a), Some(b));
+    assert_eq!(named(&rig, key(5)), (0, 0));
+}
+
+/// While the thread is behind nobody knows who is quiet: no silence in the place of packets that may
+/// be waiting, and none of them is refused for it.
+#[test]
+fn a_thread_that_is_behind_takes_nobody_for_quiet() {
+    let mut rig = Rig::new();
+    let (a, b) = (rig.add_leg(0, |_| {}), rig.add_leg(1, |_| {}));
+    rig.connect(a, b);
+    let mut talker = Talker::new(9);
+    let mut talk = |rig: &mut Rig, count: u32| {
+        for _ in 0..count {
+            let packet = talker.frame(0x11);
+            rig.packet(a, Some(endpoint(0)), &packet);
+            rig.run(20);
+        }
+    };
+    talk(&mut rig, 20);
+    let to_b = |rig: &Rig| rig.rtp_to(b).len();
+    let before = to_b(&rig);
+    for _ in 0..20 {
+        rig.net.behind_us += 20_000;
+        rig.run(20);
+    }
+    assert_eq!(to_b(&rig), before, "silence in the place of waiting packets");
+    rig.net.behind_us = 0;
+    talk(&mut rig, 10);
+    assert_eq!(to_b(&rig), before + 10);
+    rig.run(200);
+    assert!(to_b(&rig) > before + 10, "now it is quiet");
+}
+
 #[test]
 fn the_received_buffer_is_sent_on_with_a_new_header() {
     let mut rig = Rig::new();

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
@@ -16,6 +16,7 @@ use crate::send::{Current, TxSlots};
 use crate::socket;
 use crate::stats::Stats;
 use crate::table::{Next, SocketId, SocketTable};
+use crate::timer::Timer;
 use crate::user_data::{Kind, pack, unpack};
 
 /// The ring, buffers and sockets of one media thread, as the driver sees them.
@@ -39,9 +40,12 @@ pub struct Io {
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) doorbell_count: Box<u64>,
     pub(crate) doorbell_armed: bool,
+    pub(crate) timer: Timer,
     /// A receive of this turn ended for want of buffers.
     pub(crate) starved: bool,
     pub(crate) stopping: bool,
+    /// When a turn last began with few enough completions to know that no more were waiting.
+    pub(crate) caught_up: Instant,
     pub(crate) stats: Stats,
     pub(crate) limits: Limits,
     pub(crate) fatal: Option<io::Error>,
@@ -78,8 +82,10 @@ impl Io {
             doorbell,
             doorbell_count: Box::new(0),
             doorbell_armed: false,
+            timer: Timer::default(),
             starved: false,
             stopping: false,
+            caught_up: clock(),
             stats: Stats::default(),
             limits,
             fatal: None,
@@ -91,6 +97,12 @@ impl Io {
     /// Counters since start.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// For how long, at `now`, more has been waiting than one turn hands over: whatever arrived since
+    /// then may not have been seen yet. Zero in a turn that has all of it.
+    pub fn behind(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.caught_up)
     }
 
     /// Sockets that are open now.

@@ -29,8 +29,11 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             sockets_max: 4096,
-            rx_buffers: 4096,
-            rx_buffer_bytes: 2048,
+            // More than one entry into the kernel hands over, few enough to stay in the cache.
+            rx_buffers: 1024,
+            // A datagram of any usual path; no power of two, or the heads of all buffers would
+            // compete for the same lines of the cache.
+            rx_buffer_bytes: 1664,
             submission_entries: 512,
             tx_slot_bytes: 2048,
             completions_per_turn_max: 64,
@@ -81,6 +84,17 @@ impl Limits {
             u64::from(self.submission_entries) * 64 + u64::from(self.completion_entries()) * 16;
         let sockets = u64::from(self.sockets_max) * (crate::table::SLOT_BYTES as u64 + 8);
         rx + tx + queues + sockets
+    }
+
+    /// Of these, the bytes that the kernel shares and counts against the limit of locked memory
+    /// (RLIMIT_MEMLOCK): both queues and the ring of lent buffers, in whole pages.
+    pub fn locked_bytes(&self) -> u64 {
+        let pages = |bytes: u64| bytes.next_multiple_of(4_096);
+        // The completion queue and the index of the submission queue are one piece.
+        let index = u64::from(self.submission_entries) * 4 + 128;
+        pages(u64::from(self.completion_entries()) * 16 + index)
+            + pages(u64::from(self.submission_entries) * 64)
+            + pages(u64::from(self.rx_buffers) * 16)
     }
 
     /// # Errors
@@ -173,8 +187,10 @@ mod tests {
     #[test]
     fn memory_is_the_sum_of_its_parts() {
         let limits = Limits::default();
-        assert!(limits.memory_bytes() > 4096 * 2048 + 512 * 2048);
-        assert!(limits.memory_bytes() < 12 * 1024 * 1024);
-        assert!(limits.completion_entries() >= 4096 + 4096 + 1024);
+        assert!(limits.memory_bytes() > 1024 * 1664 + 512 * 2048);
+        assert!(limits.memory_bytes() < 4 * 1024 * 1024);
+        assert!(limits.completion_entries() >= u32::from(limits.rx_buffers) + 4096 + 1024);
+        assert!(limits.locked_bytes() < limits.memory_bytes());
+        assert!(limits.locked_bytes() >= u64::from(limits.completion_entries()) * 16 + 512 * 64);
     }
 }

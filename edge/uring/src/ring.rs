@@ -106,8 +106,13 @@ impl Ring {
         self.ring.completion().fill(batch)
     }
 
+    /// Completions that are there.
+    pub(crate) fn ready(&mut self) -> usize {
+        self.ring.completion().len()
+    }
+
     pub(crate) fn has_completions(&mut self) -> bool {
-        !self.ring.completion().is_empty()
+        self.ready() > 0
     }
 
     /// True while the kernel keeps completions that did not fit.
@@ -158,6 +163,12 @@ impl Ring {
         batch_wait: Duration,
     ) -> io::Result<Entered> {
         let queued = self.queued() as u32;
+        if deadline.is_none() && want <= 1 {
+            // SAFETY: no argument is passed; entries are valid by `push`'s contract.
+            let entered =
+                unsafe { self.ring.submitter().enter::<()>(queued, want, ENTER_GETEVENTS, None) };
+            return self.entered(entered);
+        }
         let mut flags = ENTER_GETEVENTS | ENTER_EXT_ARG;
         let mut args = SubmitArgs::new();
         if self.flags.batch_wait && want > 1 {
@@ -173,6 +184,10 @@ impl Ring {
         // SAFETY: the argument has the kernel's layout of `io_uring_getevents_arg` and outlives
         // the call, as does the timespec it points to; entries are valid by `push`'s contract.
         let entered = unsafe { self.ring.submitter().enter(queued, want, flags, Some(&args)) };
+        self.entered(entered)
+    }
+
+    fn entered(&mut self, entered: io::Result<usize>) -> io::Result<Entered> {
         match entered {
             Ok(_) => {}
             Err(error) => match error.raw_os_error() {
@@ -184,7 +199,7 @@ impl Ring {
         Ok(if self.queued() == 0 { Entered::Done } else { Entered::Busy })
     }
 
-    fn timespec(&self, deadline: Instant) -> Timespec {
+    pub(crate) fn timespec(&self, deadline: Instant) -> Timespec {
         let nanoseconds = if self.flags.absolute_timer {
             let ahead = deadline.saturating_duration_since(self.anchor.0);
             let ahead = u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX);

@@ -49,6 +49,8 @@ pub struct Stats {
     pub doorbells: u64,
     /// Times `on_deadline` was called.
     pub deadlines: u64,
+    /// Deadlines that were left to a timeout of the ring over many waits.
+    pub timers: u64,
     /// Sockets added since start.
     pub sockets_added: u64,
     /// Sockets removed since start.

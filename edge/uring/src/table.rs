@@ -126,6 +126,15 @@ impl SocketTable {
             .filter(|slot| slot.generation == generation && slot.udp.is_some())
     }
 
+    /// Where a slot lies.
+    pub(crate) fn place(&self, index: u32) -> Option<*const u8> {
+        self.slots.get(index as usize).map(|slot| (&raw const *slot).cast())
+    }
+
+    pub(crate) fn token(&self, index: u32) -> Option<u64> {
+        self.slots.get(index as usize).map(|slot| slot.token)
+    }
+
     pub(crate) fn slot(&mut self, index: u32) -> Option<&mut Slot> {
         self.slots.get_mut(index as usize).filter(|slot| slot.udp.is_some())
     }

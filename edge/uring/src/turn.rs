@@ -11,8 +11,9 @@ use io_uring::cqueue;
 use crate::doorbell::Doorbell;
 use crate::io::Io;
 use crate::limits::{Limits, WaitConfig};
+use crate::prefetch::prefetch;
 use crate::recv::Received;
-use crate::table::SocketId;
+use crate::table::{SLOT_BYTES, SocketId};
 use crate::user_data::{Kind, unpack};
 
 /// One received datagram, in the buffer it arrived in.
@@ -30,10 +31,29 @@ pub struct Datagram<'a> {
     pub room: &'a mut [u8],
 }
 
+/// Steps in which the driver names memory that a datagram will need; what one step names is near in
+/// the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foresight {
+    /// What belongs to the socket itself.
+    Own,
+    /// What that leads to.
+    Next,
+    /// The last of it.
+    Last,
+}
+
 /// What a media thread does with what happens. All calls come from the one thread.
 pub trait Driver {
     /// A datagram arrived.
     fn on_datagram(&mut self, now: Instant, datagram: Datagram<'_>, io: &mut Io);
+
+    /// A datagram of the socket with this token comes soon: may [`crate::prefetch`] memory. In the
+    /// last step it tells the socket that will be sent on, if it knows.
+    fn foresee(&self, token: u64, step: Foresight) -> Option<SocketId> {
+        let _ = (token, step);
+        None
+    }
 
     /// The doorbell was rung: read the command queues.
     fn on_doorbell(&mut self, now: Instant, io: &mut Io);
@@ -116,28 +136,35 @@ impl Loop {
         let now = (self.clock)();
         let io = &mut self.io;
         io.stats.turns += 1;
+        if io.ring.ready() < CAUGHT_UP {
+            io.caught_up = now;
+        }
         if driver.next_deadline().is_some_and(|deadline| deadline <= now) {
             io.stats.deadlines += 1;
+            io.timer.on_deadline();
             driver.on_deadline(now, io);
         }
         if io.ring.overflowed() {
             io.stats.completion_overflows += 1;
         }
         let completions = io.ring.fill(&mut self.batch);
+        if completions.len() >= FORESEEN_MIN {
+            foresee(io, driver, completions);
+        }
         for entry in completions.iter() {
             dispatch(io, now, driver, entry);
         }
         io.settle(now, driver);
         driver.on_batch_end(now, io);
         let deadline = driver.next_deadline();
-        self.submit_and_wait(deadline);
+        self.submit_and_wait(now, deadline);
         match self.io.fatal.take() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    fn submit_and_wait(&mut self, deadline: Option<Instant>) {
+    fn submit_and_wait(&mut self, now: Instant, deadline: Option<Instant>) {
         if self.io.stopping || self.io.is_unsettled() || self.io.starved {
             return self.poll();
         }
@@ -147,7 +174,8 @@ impl Loop {
         let batch = self.wait.batch_completions.max(1);
         let want = if self.wait.batch_wait.is_zero() { 1 } else { batch };
         self.io.stats.enters += 1;
-        let entered = self.io.ring.wait(want, deadline, self.wait.batch_wait);
+        let limit = self.io.wait_limit(now, deadline);
+        let entered = self.io.ring.wait(want, limit, self.wait.batch_wait);
         self.io.after_enter(entered);
     }
 
@@ -178,6 +206,37 @@ impl Loop {
     }
 }
 
+/// The kernel works off some twenty sockets at an entry, more only if they are asked for: after fewer
+/// completions than this, no socket was waiting for the next entry.
+const CAUGHT_UP: usize = 16;
+
+/// Fewer datagrams than these are sent on sooner without it, and a thread that finds so few has time.
+const FORESEEN_MIN: usize = 16;
+
+/// With thousands of sockets, most of a datagram's time outside the kernel is waiting for memory. The
+/// ways to it of a whole batch are gone at the same time.
+fn foresee<D: Driver>(io: &Io, driver: &D, completions: &[cqueue::Entry]) {
+    let sockets = || {
+        completions.iter().filter_map(|entry| match unpack(entry.user_data()) {
+            Some((Kind::Recv | Kind::RecvFrom, index, _)) => Some(index),
+            _ => None,
+        })
+    };
+    let near = |index: u32| {
+        if let Some(place) = io.sockets.place(index) {
+            prefetch(place, SLOT_BYTES);
+        }
+    };
+    sockets().for_each(near);
+    for step in [Foresight::Own, Foresight::Next, Foresight::Last] {
+        for token in sockets().filter_map(|index| io.sockets.token(index)) {
+            if let Some(target) = driver.foresee(token, step) {
+                near(target.index);
+            }
+        }
+    }
+}
+
 fn dispatch<D: Driver>(io: &mut Io, now: Instant, driver: &mut D, entry: &cqueue::Entry) {
     let Some((kind, index, generation)) = unpack(entry.user_data()) else { return };
     let (result, flags) = (entry.result(), entry.flags());
@@ -193,6 +252,7 @@ fn dispatch<D: Driver>(io: &mut Io, now: Instant, driver: &mut D, entry: &cqueue
         }
         // The receive had ended by itself: its own completion says the rest.
         Kind::Cancel => {}
+        Kind::Timer => io.timer.on_end(),
         Kind::Doorbell => {
             io.doorbell_armed = false;
             io.stats.doorbells += 1;

@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Cancel,
     /// The doorbell was rung.
     Doorbell,
+    /// A timeout has ended.
+    Timer,
 }
 
 pub(crate) const GENERATION_MASK: u32 = 0x00ff_ffff;
@@ -24,6 +26,7 @@ pub(crate) fn pack(kind: Kind, index: u32, generation: u32) -> u64 {
         Kind::Send => 3,
         Kind::Cancel => 4,
         Kind::Doorbell => 5,
+        Kind::Timer => 6,
     };
     kind << 56 | u64::from(generation & GENERATION_MASK) << 32 | u64::from(index)
 }
@@ -35,6 +38,7 @@ pub(crate) fn unpack(user_data: u64) -> Option<(Kind, u32, u32)> {
         3 => Kind::Send,
         4 => Kind::Cancel,
         5 => Kind::Doorbell,
+        6 => Kind::Timer,
         _ => return None,
     };
     Some((kind, user_data as u32, (user_data >> 32) as u32 & GENERATION_MASK))
@@ -46,7 +50,9 @@ mod tests {
 
     #[test]
     fn packed_is_unpacked() {
-        for kind in [Kind::Recv, Kind::RecvFrom, Kind::Send, Kind::Cancel, Kind::Doorbell] {
+        let kinds =
+            [Kind::Recv, Kind::RecvFrom, Kind::Send, Kind::Cancel, Kind::Doorbell, Kind::Timer];
+        for kind in kinds {
             for (index, generation) in [(0, 0), (7, 1), (u32::MAX, GENERATION_MASK)] {
                 assert_eq!(unpack(pack(kind, index, generation)), Some((kind, index, generation)));
             }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -532,6 +533,38 @@ fn deadlines_wake_and_are_never_early() {
         // that the wait slept until the deadline rather than polling for it.
         assert!(bench.turns.io().stats().turns < 200, "{:?}", bench.turns.io().stats());
     }
+}
+
+#[test]
+fn deadlines_between_many_datagrams_are_kept() {
+    let mut bench = Bench::new(small());
+    let (_, address) = bench.add(1);
+    let (peer, _) = phone(address);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Not for ever, whatever becomes of the test.
+            for _ in 0..20_000 {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                peer.send(b"one of many").expect("sent");
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        for round in 1..=20 {
+            // Far, then nearer than the timeout that is with the kernel.
+            bench.probe.deadline = Some(Instant::now() + Duration::from_millis(12));
+            bench.until(|probe, io| io.stats().timers >= round || !probe.woken.is_empty());
+            let nearer = Instant::now() + Duration::from_millis(round % 2 * 10 + 1);
+            bench.probe.woken.clear();
+            bench.probe.deadline = Some(nearer);
+            bench.until(|probe, _| !probe.woken.is_empty());
+            assert!(bench.probe.woken[0] < Duration::from_millis(50), "{:?}", bench.probe.woken);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(bench.turns.io().stats().timers >= 5, "{:?}", bench.turns.io().stats());
 }
 
 #[test]

@@ -16,12 +16,16 @@
 //! (RFC 3550 A.1, A.3, A.8), and [`Progress`] is the whole of what changes, so that a stream moves
 //! between them at any packet without a hole or a double.
 //!
+//! [`FastPath::coalesce`] makes an interface that is busy wake the processor less often, which is most
+//! of what a packet costs there.
+//!
 //! The program goes up with: other sources, payload types and SSRCs; padding, header extensions and
 //! contributing sources; jumps of sequence numbers or time; IP options and fragments; IPv6 without a
 //! UDP checksum. It does not verify checksums but updates them, so that a broken packet stays broken
 //! for its receiver.
 
 mod attach;
+mod coalesce;
 mod hops;
 mod layout;
 mod memory;
@@ -34,6 +38,10 @@ pub use attach::{AttachError, Attached, Mode};
 pub use layout::{Progress, Stream};
 pub use program::{Counters, Counts, FastPath, Limits, LoadError};
 pub use table::{Refused, StreamId, StreamTable};
+
+/// How long a busy interface had best collect packets: at 100,000 packets a second a packet costs
+/// half then, and is delayed by less than a thousandth of what it carries.
+pub const COALESCE_USUAL: std::time::Duration = std::time::Duration::from_micros(100);
 
 /// The clock of the kernel program, in ns.
 #[must_use]

@@ -1,14 +1,17 @@
 //! The loaded program.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use crate::attach::{AttachError, Attached, Mode, attach};
+use crate::coalesce::Coalesced;
 use crate::hops::Hops;
 use crate::layout::{Key, RawHop, RawStream};
 use crate::memory::Shared;
@@ -27,6 +30,26 @@ pub struct Limits {
     /// Tables, one for each media thread.
     pub tables: u32,
 }
+
+impl Limits {
+    /// Bytes that the kernel takes for the program's maps at start.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let size = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
+        size(self.streams_max, size_of::<RawStream>() + PLACE_BYTES)
+            + size(self.hops_max, size_of::<RawHop>())
+    }
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kib = self.memory_bytes() / 1024;
+        write!(f, "{} streams, {} next hops: {kib} KiB", self.streams_max, self.hops_max)
+    }
+}
+
+/// An element of a hash map with a short key and value, and its bucket.
+const PLACE_BYTES: usize = 80;
 
 /// Why the program is not there.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +156,7 @@ pub struct FastPath {
     tables: Vec<StreamTable>,
     hops: Hops,
     attached: Vec<(String, Attached)>,
+    coalesced: Vec<Coalesced>,
 }
 
 impl std::fmt::Debug for FastPath {
@@ -192,7 +216,7 @@ impl FastPath {
             };
             made.push(StreamTable::new(places, streams.clone(), hop_memory.clone(), wishes, share));
         }
-        Ok(Self { ebpf, counts, tables: made, hops, attached: Vec::new() })
+        Ok(Self { ebpf, counts, tables: made, hops, attached: Vec::new(), coalesced: Vec::new() })
     }
 
     /// One of the tables, for one thread. `None` when all are taken.
@@ -213,6 +237,28 @@ impl FastPath {
         }
         self.attached.push((interface.to_owned(), attached));
         Ok(attached)
+    }
+
+    /// Lets an interface of the caller's network namespace collect packets for so long before it
+    /// wakes the processor again. All of the interface's packets wait, not only those of streams.
+    /// It has its old values again when this is dropped.
+    ///
+    /// # Errors
+    /// If the kernel cannot or does not permit it; the interface is as it was then.
+    pub fn coalesce(&mut self, interface: &str, wait: Duration) -> io::Result<()> {
+        self.coalesced.push(Coalesced::set(interface, wait)?);
+        Ok(())
+    }
+
+    /// Interfaces have the values again that they had before [`Self::coalesce`].
+    pub fn coalesce_no_more(&mut self) {
+        self.coalesced.clear();
+    }
+
+    /// Interfaces that collect packets.
+    #[must_use]
+    pub const fn coalesced(&self) -> usize {
+        self.coalesced.len()
     }
 
     /// Interfaces at which the program runs.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aya::maps::PerCpuArray;
+use aya::maps::{Array, PerCpuArray};
 use aya::programs::{TestRunAttrs, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, TestRun as _};
 
@@ -98,6 +98,17 @@ impl FarEnd {
         attach(program, interface, mode)
     }
 
+    /// How many of the frames with a time were under way for so many µs, by µs; the last one counts
+    /// all that took longer.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn delays_us(&self) -> Result<Vec<u64>, LoadError> {
+        let map = self.ebpf.map("delays").ok_or(LoadError::NotBuilt)?;
+        let delays = Array::<_, u64>::try_from(map)?;
+        Ok((0..delays.len()).map(|place| delays.get(&place, 0)).collect::<Result<_, _>>()?)
+    }
+
     /// Frames discarded.
     #[must_use]
     pub fn sunk(&self) -> u64 {
@@ -105,6 +116,11 @@ impl FarEnd {
         map.and_then(|map| map.get(&0, 0).ok()).map_or(0, |values| values.iter().sum())
     }
 }
+
+/// Where the frames of a bench carry the time at which they were sent (CLOCK_MONOTONIC, ns).
+pub const TIME_AT: usize = 54;
+/// What stands there in frames without a time.
+pub const NO_TIME: u64 = 0x5555_5555_5555_5555;
 
 /// A network namespace of its own, without a name; gone with the last socket in it.
 #[derive(Debug)]
@@ -141,6 +157,21 @@ impl Netns {
         })
     }
 
+    /// As [`Self::enter`], with `/sys` as seen from there.
+    ///
+    /// # Panics
+    /// As [`Self::enter`], and if nothing can be mounted.
+    pub fn enter_with_sys<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.enter(|| {
+            let own = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS);
+            assert!(own.is_ok(), "unshare: {own:?}");
+            // Nobody else is to see it.
+            mount(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE);
+            mount(c"sysfs", c"/sys", 0);
+            f()
+        })
+    }
+
     /// A path by which other processes can name it, as long as this lives.
     #[must_use]
     pub fn path(&self) -> String {
@@ -164,6 +195,13 @@ impl Netns {
             Err(std::io::Error::other(format!("{script}: {said}")))
         })
     }
+}
+
+fn mount(what: &std::ffi::CStr, target: &std::ffi::CStr, flags: libc::c_ulong) {
+    let (what, target) = (what.as_ptr(), target.as_ptr());
+    // SAFETY: strings that live through the call; there is no data.
+    let result = unsafe { libc::mount(what, target, what, flags, std::ptr::null()) };
+    assert!(result == 0, "mount: {}", std::io::Error::last_os_error());
 }
 
 /// A namespace in the middle with a link to each of two others, as an edge between two carriers.

@@ -77,6 +77,38 @@ fn streams_reach_the_other_link() {
     }
 }
 
+/// What an interface is told to do, it does not do any longer than the program runs there; packets
+/// of an interval go on together.
+#[test]
+fn an_interface_collects_packets_while_the_program_runs() {
+    let Some((line, mut path, mut table)) = world(LIMITS) else { return };
+    let stream = stream(4, 20_000, 30_000);
+    let far = attach(&line, &mut path, Mode::Auto, &stream);
+    offload(&mut table, &stream);
+    let read = |name: &str| -> String {
+        let file = format!("/sys/class/net/e0/{name}");
+        std::fs::read_to_string(file).expect("readable").trim().to_owned()
+    };
+    let values =
+        || line.middle.enter_with_sys(|| (read("gro_flush_timeout"), read("napi_defer_hard_irqs")));
+    let before = values();
+    let wait = Duration::from_millis(2);
+    let refused =
+        line.middle.enter(|| path.coalesce("e0", wait)).expect_err("of another namespace");
+    println!("{refused}");
+    line.middle.enter_with_sys(|| path.coalesce("e0", wait)).expect("coalesced");
+    assert_eq!((values().0, path.coalesced()), ("2000000".to_owned(), 1));
+    assert_ne!(values().1, "0");
+    for ahead in 1..=50 {
+        far.left.send(&Packet::next(&stream, ahead).bytes()).expect("sent");
+    }
+    for ahead in 1..=50 {
+        expect(&far, &stream, ahead);
+    }
+    drop(path);
+    assert_eq!(values(), before);
+}
+
 /// Longer than the link allows, and what is not RTP: both reach the socket in the middle.
 #[test]
 fn what_the_program_leaves_reaches_the_socket() {

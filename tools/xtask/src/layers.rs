@@ -56,7 +56,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "tandem-wan",
         ],
     ),
-    ("e2e", &["tandem-load", "tandem-wan", "media-core", "sip-core", "link-proto", "link-daemon"]),
+    (
+        "e2e",
+        &[
+            "tandem-load",
+            "tandem-wan",
+            "edge-xdp",
+            "media-core",
+            "sip-core",
+            "link-proto",
+            "link-daemon",
+        ],
+    ),
 ];
 
 /// Crates that may reach a runtime, sockets or a database, at whatever depth.

@@ -56,6 +56,7 @@ pub struct Net {
     pub us: u64,
     pub sent: Vec<Sent>,
     pub peers: Vec<(PortKey, Component, Option<SocketAddr>)>,
+    pub behind_us: u64,
     pub recorded: Vec<RecorderMessage>,
 }
 
@@ -75,6 +76,10 @@ impl Net {
 }
 
 impl Tx for Net {
+    fn behind_us(&self) -> u64 {
+        self.behind_us
+    }
+
     fn forward(&mut self, port: PortKey, component: Component, to: SocketAddr, packet: &[u8]) {
         self.push(port, component, to, packet, true);
     }
