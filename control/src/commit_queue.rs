@@ -133,6 +133,11 @@ impl<C: Commit> CommitQueue<C> {
         self.entries.len() < ENTRIES_MAX
     }
 
+    /// The store could not write the last time: who can be told to come back is told so.
+    pub fn is_stuck(&self) -> bool {
+        self.failing
+    }
+
     /// Everything is committed and released.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -213,7 +218,7 @@ impl<C: Commit> CommitQueue<C> {
             }
             Err(error) => {
                 if !self.failing {
-                    tracing::error!(%error, "the store cannot write; it is tried again");
+                    tracing::debug!(%error, "a transaction is to be written again");
                 }
                 entry.state = State::Failed;
                 self.failing = true;

@@ -380,3 +380,20 @@ fn record_tells_its_action_when_the_caller_hangs_up() {
         "its bytes never came"
     );
 }
+
+#[test]
+fn a_stored_session_that_cannot_be_read_is_given_up() {
+    use control_core::{ControlCore, CoreConfig};
+    use rand::SeedableRng as _;
+
+    let rng = rand::rngs::StdRng::seed_from_u64(1);
+    let mut core = ControlCore::new(CoreConfig::default(), Default::default(), rng);
+    let sid = CallSid([7; 16]);
+    core.load(std::time::Instant::now(), 1, [(sid, 3, "{\"of\":\"another version\"}".to_owned())]);
+    assert_eq!(core.metrics().states_unreadable, 1);
+    let output = core.poll_output().unwrap();
+    let [control_core::StoreOp::DeleteSession { session }] = &output.ops[..] else {
+        panic!("{output:?}");
+    };
+    assert_eq!(*session, sid);
+}
