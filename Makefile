@@ -33,7 +33,7 @@ sim:    ## whole regions on one virtual clock from SEEDS seeds (default 200)
 	target/debug/sim --seeds $(SEEDS)
 
 E2E := $(patsubst tests/e2e/tests/%.rs,--test %,$(wildcard tests/e2e/tests/*.rs))
-e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDK)
+e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDKs)
 	@mkdir -p target
 	cargo build --workspace --bin tandem
 	set -o pipefail; cargo test --workspace $(E2E) -- --test-threads 1 2>&1 | tee target/e2e.log
