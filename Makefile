@@ -35,7 +35,7 @@ sim:    ## whole regions on one virtual clock from SEEDS seeds (default 200)
 # Tests that measure time have the machine to themselves; the others mostly wait for calls to pass.
 TIMED := lat ops peers room
 E2E := $(filter-out $(TIMED),$(patsubst tests/e2e/tests/%.rs,%,$(wildcard tests/e2e/tests/*.rs)))
-e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDK)
+e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDKs)
 	@mkdir -p target
 	cargo build --workspace --bin tandem
 	set -o pipefail; { \

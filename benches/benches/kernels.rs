@@ -155,7 +155,7 @@ fn documents(c: &mut Criterion) {
   <Dial timeout="20" action="/done"><Number>+15550100</Number></Dial>
 </Response>"#;
     c.bench_function("instructions/parse a document", |b| {
-        b.iter(|| control_core::doc::parse::parse(black_box(document), 64 << 10).is_ok());
+        b.iter(|| control_core::doc::parse::parse(black_box(document), None, 64 << 10).is_ok());
     });
 }
 

@@ -25,10 +25,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::api_listener::ApiListener;
 use crate::commit_queue::{CommitQueue, StoreWriter};
 use crate::config::Config;
 use crate::core_task::{CoreHandle, MediaLayer, Parts, WebClient, core_task};
 use crate::directory;
+use crate::housekeeping;
 use crate::link_server::{LinkHandle, LinkServer};
 use crate::metrics::{LinkMetrics, register_snapshots};
 use crate::rows::Rows;
@@ -105,7 +107,7 @@ impl DirectorySource {
         Ok(())
     }
 
-    fn config(&self) -> Arc<Config> {
+    pub(crate) fn config(&self) -> Arc<Config> {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -325,6 +327,12 @@ pub async fn start(
         spawn_outer(sockets, server, services, &context, (log, reload.clone()), &shutdown);
     let source = context.directory.clone();
     outer.spawn(source.follow(directory_changed, shutdown.clone()));
+    outer.spawn(housekeeping::run(
+        context.store.clone(),
+        context.directory.clone(),
+        rows(&config).recordings,
+        shutdown.clone(),
+    ));
     announce(&config, &addresses, &context.public_url);
     let drain_max = config.drain_max;
     Ok(Control {
@@ -367,17 +375,28 @@ impl Sockets {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
         let tls = Tls::load(&config.link.tls)?;
         let plan = EndpointPlan {
+            key: "link.listen",
             bind: config.link.listen,
             alpn: LINK_ALPN,
             accept: true,
             socket_buffer_bytes: 4 << 20,
             transport: config.link.settings.transport(),
         };
-        Ok(Self {
-            api: admin::bind(config.api.listen, "REST API").await?,
-            admin: admin::bind(config.admin, "admin port").await?,
-            link: quic::endpoint(&tls, &plan).context("link")?,
-        })
+        let parts = (
+            admin::bind(config.api.listen, "api.listen").await,
+            admin::bind(config.admin, "admin.listen").await,
+            quic::endpoint(&tls, &plan),
+        );
+        match parts {
+            (Ok(api), Ok(admin), Ok(link)) => Ok(Self { api, admin, link }),
+            // Everything that is taken is told at once.
+            (api, admin, link) => {
+                let all = [api.err(), admin.err(), link.err()];
+                let all: Vec<String> =
+                    all.into_iter().flatten().map(|error| format!("{error:#}")).collect();
+                anyhow::bail!("{}", all.join("\n"))
+            }
+        }
     }
 
     fn addresses(&self) -> anyhow::Result<Addresses> {
@@ -428,6 +447,10 @@ fn load_core(
         tracing::info!(sessions = sessions.len(), "going on with the sessions of the store");
     }
     core.load(clock::now(), clock::unix_ms(), sessions);
+    let unreadable = core.metrics().states_unreadable;
+    if unreadable > 0 {
+        tracing::error!(unreadable, "sessions of the store cannot be read; their calls are ended");
+    }
     Ok(core)
 }
 
@@ -453,7 +476,7 @@ fn spawn_outer(
     let api = (services.api)(context.clone());
     let mut end = shutdown.clone();
     tasks.spawn(async move {
-        let server = axum::serve(sockets.api, api);
+        let server = axum::serve(ApiListener::new(sockets.api), api);
         let server = server.with_graceful_shutdown(async move { end.requested().await });
         if let Err(error) = server.await {
             tracing::error!(%error, "the API port broke");

@@ -87,6 +87,8 @@ pub struct CommitQueue<C> {
     in_flight: usize,
     /// A failure was seen: wait until nothing is in flight, then begin again at the first entry.
     failing: bool,
+    /// As the store's last answer was: a repeat that is under way changes nothing.
+    stuck: bool,
     completions: Arc<Completions>,
     voided: u64,
     retried: u64,
@@ -101,6 +103,7 @@ impl<C: Commit> CommitQueue<C> {
             next_number: 0,
             in_flight: 0,
             failing: false,
+            stuck: false,
             completions: Arc::default(),
             voided: 0,
             retried: 0,
@@ -131,6 +134,11 @@ impl<C: Commit> CommitQueue<C> {
     /// Whether the core may take inputs.
     pub fn has_room(&self) -> bool {
         self.entries.len() < ENTRIES_MAX
+    }
+
+    /// The store could not write the last time: who can be told to come back is told so.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// Everything is committed and released.
@@ -204,6 +212,9 @@ impl<C: Commit> CommitQueue<C> {
         // Numbers have no holes, so the distance from the first one is the index.
         let index = number.checked_sub(first).and_then(|index| usize::try_from(index).ok());
         let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return };
+        let broken_rule =
+            matches!(result, Err(StoreError::StaleEpoch { .. } | StoreError::Conflict(_)));
+        self.stuck = result.is_err() && !broken_rule;
         match result {
             Ok(()) => entry.state = State::Committed,
             Err(error @ (StoreError::StaleEpoch { .. } | StoreError::Conflict(_))) => {
@@ -213,7 +224,7 @@ impl<C: Commit> CommitQueue<C> {
             }
             Err(error) => {
                 if !self.failing {
-                    tracing::error!(%error, "the store cannot write; it is tried again");
+                    tracing::debug!(%error, "a transaction is to be written again");
                 }
                 entry.state = State::Failed;
                 self.failing = true;
@@ -321,13 +332,29 @@ mod tests {
         queue.push(output(4, true));
         assert_eq!(script.answer(Ok(())), 3, "4 is held back");
         assert!(names(queue.collect()).is_empty(), "3 is committed but comes after 2");
-        assert!(queue.wants_retry());
+        assert!(queue.wants_retry() && !queue.is_stuck(), "3 could be written");
         queue.retry();
         for expect in 2..=4 {
             assert_eq!(script.answer(Ok(())), expect);
         }
         assert_eq!(names(queue.collect()), [2, 3, 4]);
         assert_eq!(queue.failures(), (0, 3));
+    }
+
+    #[test]
+    fn it_is_stuck_until_the_store_can_write_again() {
+        let (mut queue, script) = queue();
+        queue.push(output(1, true));
+        script.answer(Err(StoreError::DiskFull));
+        assert!(queue.collect().is_empty() && queue.is_stuck());
+        queue.retry();
+        assert!(queue.is_stuck(), "nobody knows yet");
+        script.answer(Err(StoreError::DiskFull));
+        assert!(queue.collect().is_empty() && queue.is_stuck());
+        queue.retry();
+        script.answer(Ok(()));
+        assert_eq!(names(queue.collect()), [1]);
+        assert!(!queue.is_stuck());
     }
 
     #[test]

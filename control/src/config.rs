@@ -15,6 +15,9 @@ use link_daemon::tls::{Tls, TlsFiles};
 use link_proto::table::Route;
 use link_proto::{AccountSid, NodeId, RegionId};
 
+use crate::directory::number_address;
+use crate::housekeeping::Retention;
+
 pub use media::{Media, MediaNode, Part};
 
 const ADMIN_DOC: &str = "Port for operators: /live /ready /metrics /calls /log /reload.";
@@ -22,6 +25,7 @@ const LOG_DOC: &str = "Log, to standard error.";
 const SPEECH_DOC: &str = "Speech synthesis for Say, by programs of this machine.";
 const PROMPTS_DOC: &str = "Prompts that are fetched or synthesised.";
 const WEB_DOC: &str = "Requests to customers' servers.";
+const RETENTION_DOC: &str = "How long what is kept; 0 keeps it for ever.";
 const MEDIA_DOC: &str =
     "Media layer: where its parts (cache, transcoding proxy, text-to-speech) run.";
 
@@ -52,6 +56,8 @@ pub struct Config {
     pub web: Web,
     /// Where the parts of the media layer run.
     pub media: Media,
+    /// How long what is kept.
+    pub retention: Retention,
     /// The core's settings, without those of the other fields.
     pub core: CoreConfig,
     /// Patience at the end.
@@ -216,6 +222,7 @@ fn read(r: &mut Reader) -> Config {
             .default("en-US")
             .read(kind::text());
     });
+    let retention = r.table("retention", RETENTION_DOC, read_retention);
     let drain_max = r.table("drain", "End of the process.", |r| {
         r.key("max_s", "Longest wait for open requests and commits.")
             .default(10)
@@ -235,6 +242,13 @@ fn read(r: &mut Reader) -> Config {
     );
     let routes =
         r.tables("route", "Where numbers lead to; pushed to every edge.", 10_000, read_route);
+    r.refuse_repeats("account", "sid", accounts.iter().map(|entry| entry.sid.to_string()));
+    r.refuse_repeats("number", "number", numbers.iter().map(|entry| entry.number.clone()));
+    let by_prefix = routes.iter().map(|route| format!("{} by {}", route.prefix, route.node));
+    r.refuse_repeats("route", "prefix", by_prefix);
+    if api.listen == admin && admin.port() != 0 && !r.is_describing() {
+        r.refuse("admin.listen", admin, "allowed is another address than api.listen");
+    }
     Config {
         node: NodeId(node),
         region: RegionId(region),
@@ -248,6 +262,7 @@ fn read(r: &mut Reader) -> Config {
         prompts,
         web,
         media,
+        retention,
         core,
         drain_max,
         default_edge: default_edge.map(NodeId),
@@ -370,6 +385,23 @@ fn read_prompts(r: &mut Reader) -> Prompts {
     }
 }
 
+fn read_retention(r: &mut Reader) -> Retention {
+    let mut days = |name, doc, default: i64| {
+        let days = r.key(name, doc).default(default).read(kind::integer(0..=36_500));
+        u32::try_from(days).unwrap_or(u32::MAX)
+    };
+    Retention {
+        calls_days: days("calls_days", "Calls that have ended.", 400),
+        recordings_days: days("recordings_days", "Recordings with their audio.", 0),
+        alerts_days: days("alerts_days", "Alerts (Notifications).", 30),
+        log_days: days("log_days", "Requests to customers (Events), timelines, callbacks.", 30),
+        every: r
+            .key("every_s", "Time between two passes.")
+            .default(600)
+            .read(kind::seconds(1..=86_400)),
+    }
+}
+
 fn read_web(r: &mut Reader) -> Web {
     Web {
         ca_file: r
@@ -451,9 +483,9 @@ fn read_number(r: &mut Reader) -> NumberEntry {
     let methods = [("GET", Method::Get), ("POST", Method::Post)];
     NumberEntry {
         number: r
-            .key("number", "E.164 with plus, or the user part of a SIP URI.")
+            .key("number", "E.164 with plus, the user part of a SIP URI, or user@host.")
             .example("+15550100")
-            .read(kind::text()),
+            .read(kind::parsed("+ and 3 to 15 digits, a name, or user@host", number_address)),
         account: r.key("account", "Account that it belongs to.").example(SID).read(account_sid()),
         voice_url: r
             .key("voice_url", "URL of the instructions.")
@@ -479,11 +511,6 @@ fn read_route(r: &mut Reader) -> Route {
         let good = |b: u8| b.is_ascii_alphanumeric() || b"+-._".contains(&b);
         (text.len() <= 32 && text.bytes().all(good)).then(|| text.to_owned())
     });
-    let uri = kind::parsed("a sip: or sips: URI, with {number} for the number", |text| {
-        let rest = text.strip_prefix("sip:").or_else(|| text.strip_prefix("sips:"))?;
-        let good = !rest.is_empty() && !text.chars().any(|c| c.is_control() || c.is_whitespace());
-        good.then(|| text.to_owned())
-    });
     Route {
         prefix: r
             .key("prefix", "Beginning of the number; the longest match wins, empty matches all.")
@@ -495,7 +522,7 @@ fn read_route(r: &mut Reader) -> Route {
         uri: r
             .key("uri", "Where the call goes; {number} is replaced.")
             .example("sip:{number}@192.0.2.7:5060")
-            .read(uri),
+            .read(kind::sip_uri_for_number()),
         without_instructions: r
             .key("without_instructions", "The edge connects such calls by itself.")
             .default(false)

@@ -219,6 +219,16 @@ impl<C: Commit + Send + 'static> CoreTask<C> {
         let mut taken = 0;
         while let Some(request) = next {
             let mut waiter = None;
+            let request = match request {
+                // What cannot be kept is not begun: the answer would come when the store can write
+                // again, whenever that is.
+                Request::Api(_, _, sender) if self.parts.commits.is_stuck() => {
+                    let _ = sender.send(ApiReply { reply: 0, result: Err(cannot_write()) });
+                    next = self.requests.try_recv().ok();
+                    continue;
+                }
+                request => request,
+            };
             let input = match request {
                 Request::Input(input, who_waits) => {
                     waiter = who_waits;
@@ -325,6 +335,14 @@ impl<C: Commit + Send + 'static> CoreTask<C> {
         }
         // An error means that nobody listens.
         let _ = self.handle.timeline.send(Arc::new(row));
+    }
+}
+
+fn cannot_write() -> ApiError {
+    ApiError {
+        status: 503,
+        code: 20503,
+        message: "Nothing can be written at present; try again later".to_owned(),
     }
 }
 

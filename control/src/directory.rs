@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use control_core::directory::{
     Account, Application, Directory, Fallback, Number, StatusTarget, UrlMethod, VoiceUrls,
+    sip_address,
 };
 use control_core::io::Method;
 use control_core::webhook::{fallback, seal};
@@ -182,6 +183,25 @@ fn number_row(entry: &NumberEntry, sid: PhoneNumberSid, now: i64) -> store::Inco
         updated_ms: now,
         ..store::IncomingPhoneNumber::default()
     }
+}
+
+/// What calls can arrive at, as it is kept: E.164 with plus, a short code, the user part of a SIP
+/// URI, or a SIP address `user@host` (a URI's scheme is left out).
+pub(crate) fn number_address(text: &str) -> Option<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let name = |text: &str| (1..=64).contains(&text.len()) && text.chars().all(good);
+    if let Some(digits) = text.strip_prefix('+') {
+        let fine = (3..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        return fine.then(|| text.to_owned());
+    }
+    if text.contains('@') {
+        let address = sip_address(text)?;
+        let (user, host) = address.split_once('@')?;
+        let host_good = |c: char| good(c) || matches!(c, ':' | '[' | ']');
+        let fine = name(user) && (1..=255).contains(&host.len()) && host.chars().all(host_good);
+        return fine.then_some(address);
+    }
+    name(text).then(|| text.to_owned())
 }
 
 #[cfg(test)]

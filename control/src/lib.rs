@@ -7,6 +7,7 @@
 //!   [`rows`] and [`directory`] — between the core's records and the store.
 //! * [`link_server`] — the edges.
 //! * [`web_client`], [`callback_sender`], [`prompts`] — HTTP to customers, durable callbacks, media.
+//! * [`housekeeping`] — what is old goes.
 //! * [`media_node`] — a process that runs parts of the media layer only.
 //! * [`api`] — the REST API.
 //! * [`metrics`] — what `/metrics` shows.
@@ -14,12 +15,14 @@
 //! Decisions about calls are made in `control-core` alone.
 
 pub mod api;
+mod api_listener;
 pub mod assemble;
 pub mod callback_sender;
 pub mod commit_queue;
 pub mod config;
 pub mod core_task;
 pub mod directory;
+pub mod housekeeping;
 pub mod link_server;
 pub mod media_node;
 pub mod metrics;

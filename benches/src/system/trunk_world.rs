@@ -84,6 +84,7 @@ fn spawn_trunk(
         core: false,
         endpoint: Box::new(move || {
             let plan = EndpointPlan {
+                key: "listen",
                 bind: "127.0.0.1:0".parse()?,
                 alpn: quic::TRUNK_ALPN,
                 accept: true,

@@ -16,7 +16,7 @@ use crate::call::turn::{Nodes, Turn, Waiting};
 use crate::directory::Directory;
 use crate::error_code;
 use crate::io::{Effect, Input, Output, StoreOp};
-use crate::run::{control, verification};
+use crate::run::{control, form, verification};
 
 /// Settings of the core. Times in ms.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,7 +158,10 @@ impl ControlCore {
     ) {
         for (sid, epoch, json) in sessions {
             let Ok(mut session) = serde_json::from_str::<Session>(&json) else {
+                // Nobody can carry on with it; its edges are told when they report its legs.
                 self.metrics.states_unreadable += 1;
+                let ops = vec![StoreOp::DeleteSession { session: sid }];
+                self.outputs.push_back(Output { ops, then: Vec::new() });
                 continue;
             };
             session.epoch = epoch.max(session.epoch) + 1;
@@ -305,7 +308,7 @@ impl ControlCore {
         let sid = self.legs.get(&call).copied();
         let owner = sid.and_then(|sid| self.sessions.get(&sid)).map(|s| s.account);
         let (Some(sid), true) = (sid, owner == Some(account)) else {
-            let error = control::error(400, error_code::API_NOT_IN_STATE, "");
+            let error = form::error(400, error_code::API_NOT_IN_STATE, "");
             let answer = Effect::Reply(ApiReply { reply, result: Err(error) });
             return self.outputs.push_back(Output { ops: Vec::new(), then: vec![answer] });
         };
@@ -360,7 +363,7 @@ impl ControlCore {
     ) {
         if self.sessions.len() >= self.config.sessions_max {
             self.metrics.overload += 1;
-            let error = control::error(429, error_code::API_OVERLOAD, "");
+            let error = form::error(429, error_code::API_OVERLOAD, "");
             return self.refuse(reply, error);
         }
         let mut turn = self.turn(now, unix_ms);
@@ -480,7 +483,7 @@ impl From<Turn<'_>> for Settled {
 fn answer(turn: &mut Turn<'_>, session: &Session, leg: CallSid, reply: u64) {
     let result = match session.legs.get(&leg) {
         Some(leg) => Ok(Box::new(leg.record.clone())),
-        None => Err(control::error(404, error_code::API_NOT_FOUND, "")),
+        None => Err(form::error(404, error_code::API_NOT_FOUND, "")),
     };
     turn.effect(Effect::Reply(ApiReply { reply, result }));
 }

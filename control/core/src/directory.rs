@@ -63,6 +63,7 @@ impl Directory {
         number
             .application
             .and_then(|sid| self.applications.get(&sid))
+            .filter(|application| application.account == number.account)
             .map_or(&number.voice, |application| &application.voice)
     }
 }

@@ -82,8 +82,12 @@ codes! {
     API_STATUS_CALLBACK_INVALID = 21609 "StatusCallback is not a valid URL";
     API_APPLICATION_UNKNOWN = 21218 "ApplicationSid is not valid";
     API_NOT_IN_STATE = 21220 "call is not in a state to be updated";
-    API_PARAMETER = 21203 "parameter has a value that is not allowed";
-    API_FORBIDDEN = 21228 "account is not active";
+    API_DIGITS_INVALID = 21206 "digits are not valid: at most 32 of 0-9 A-D * # w W";
+    API_TIMEOUT_INVALID = 21208 "Timeout is not valid";
+    API_METHOD_INVALID = 21209 "method is neither GET nor POST";
+    API_EVENTS_INVALID = 21626 "events of a status callback are not valid";
+    API_PARAMETER = 20422 "parameter has a value that is not allowed";
+    API_FORBIDDEN = 20005 "account is not active";
     API_NOT_FOUND = 20404 "the requested resource was not found";
     API_OVERLOAD = 20429 "too many calls";
     API_NO_ROUTE = 21215 "no edge can place this call";

@@ -571,3 +571,20 @@ fn fbk_04_the_matrix_of_actions_callbacks_ends_and_outcomes() {
     }
     assert!(cases >= 96, "{cases} cases");
 }
+
+#[test]
+fn a_stored_session_that_cannot_be_read_is_given_up() {
+    use control_core::{ControlCore, CoreConfig};
+    use rand::SeedableRng as _;
+
+    let rng = rand::rngs::StdRng::seed_from_u64(1);
+    let mut core = ControlCore::new(CoreConfig::default(), Default::default(), rng);
+    let sid = CallSid([7; 16]);
+    core.load(std::time::Instant::now(), 1, [(sid, 3, "{\"of\":\"another version\"}".to_owned())]);
+    assert_eq!(core.metrics().states_unreadable, 1);
+    let output = core.poll_output().unwrap();
+    let [control_core::StoreOp::DeleteSession { session }] = &output.ops[..] else {
+        panic!("{output:?}");
+    };
+    assert_eq!(*session, sid);
+}

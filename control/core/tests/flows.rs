@@ -300,6 +300,8 @@ fn an_api_call_runs_its_document_is_redirected_and_ended() {
         ("StatusCallbackEvent", "answered"),
         ("StatusCallbackEvent", "completed"),
         ("Timeout", "20"),
+        // Has no effect without detection, and SDKs send it by habit.
+        ("AsyncAmd", "true"),
     ];
     let all: Vec<_> = form.into_iter().chain(events).collect();
     let record = w.create_call(&all).result.unwrap();
@@ -337,7 +339,26 @@ fn api_errors_have_the_codes_of_the_ecosystem() {
         (vec![to, from, ("Url", "nonsense")], 400, 21205),
         (vec![to, from, ("Twiml", "<Response>")], 400, 12100),
         (vec![to, from, ("ApplicationSid", "AP1")], 400, 21218),
-        (vec![to, from, url, ("Timeout", "601")], 400, 21203),
+        (vec![to, from, ("ApplicationSid", "AP1"), url], 400, 21218),
+        (vec![to, from, url, ("Timeout", "601")], 400, 21208),
+        (vec![to, from, url, ("Timeout", "soon")], 400, 21208),
+        (vec![to, from, url, ("TimeLimit", "0")], 400, 20422),
+        (vec![to, from, url, ("SendDigits", "1x2")], 400, 21206),
+        (vec![to, from, url, ("Method", "PUT")], 400, 21209),
+        (vec![to, from, url, ("StatusCallbackMethod", "PUT")], 400, 21209),
+        (vec![to, from, url, ("StatusCallback", "/relative")], 400, 21609),
+        (vec![to, from, url, ("StatusCallbackEvent", "answered busy")], 400, 21626),
+        (vec![to, from, url, ("Record", "maybe")], 400, 20422),
+        (vec![to, from, url, ("RecordingChannels", "3")], 400, 20422),
+        (vec![to, from, url, ("RecordingTrack", "all")], 400, 20422),
+        (vec![to, from, url, ("Trim", "yes")], 400, 20422),
+        (vec![to, from, url, ("RecordingStatusCallbackEvent", "paused")], 400, 21626),
+        (vec![to, from, url, ("MachineDetection", "Enable")], 400, 20422),
+        (vec![to, from, url, ("Byoc", "BY1")], 400, 20422),
+        (vec![to, from, url, ("CallReason", "why")], 400, 20422),
+        (vec![to, from, url, ("CallToken", "t")], 400, 20422),
+        (vec![to, from, url, ("CallerId", "x\r\nEvil: y@host")], 400, 21212),
+        (vec![to, from, url, ("SipAuthPassword", "a\nb")], 400, 20422),
     ] {
         let error = World::new().create_call(&form).result.unwrap_err();
         assert_eq!((error.status, error.code), (status, code), "{form:?}");

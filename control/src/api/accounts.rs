@@ -14,6 +14,7 @@ use super::request::{Ask, mint, now_ms, read, write_directory};
 use super::{Answer, Shared, auth, paging};
 
 pub(super) async fn many(context: &Shared, ask: &Ask) -> Answer {
+    ask.needs_token()?;
     match ask.method {
         Method::GET => list(context, ask).await,
         Method::POST => create(context, ask).await,
@@ -22,12 +23,22 @@ pub(super) async fn many(context: &Shared, ask: &Ask) -> Answer {
 }
 
 pub(super) async fn one(context: &Shared, ask: &Ask, sid: &str) -> Answer {
+    ask.needs_token()?;
     let account = auth::reachable(context, &ask.caller, sid).await?;
     match ask.method {
         Method::GET => Ok(Json(show(&account)).into_response()),
         Method::POST => update(context, ask, account).await,
         _ => Err(Failure::method()),
     }
+}
+
+/// Nothing is charged, so nothing is ever owed.
+pub(super) fn balance(ask: &Ask) -> Answer {
+    if ask.method != Method::GET {
+        return Err(Failure::method());
+    }
+    let balance = json!({ "account_sid": ask.account.sid, "balance": "0.00", "currency": "USD" });
+    Ok(Json(balance).into_response())
 }
 
 async fn list(context: &Shared, ask: &Ask) -> Answer {
@@ -41,13 +52,15 @@ async fn list(context: &Shared, ask: &Ask) -> Answer {
     Ok(paging::list(ask, "accounts", &page, &rows.await?, show))
 }
 
-/// Subaccounts belong to the main account, also when a subaccount asks.
 async fn create(context: &Shared, ask: &Ask) -> Answer {
+    if is_subaccount(&ask.caller) {
+        return Err(Failure::forbidden("A subaccount cannot have subaccounts"));
+    }
     let now = now_ms();
-    let name = ask.form.filter("FriendlyName");
+    let name = ask.form.friendly_name()?;
     let account = Account {
         sid: mint("AC"),
-        owner_account_sid: ask.caller.owner_account_sid.clone(),
+        owner_account_sid: ask.caller.sid.clone(),
         auth_token: mint(""),
         friendly_name: name.unwrap_or_else(|| format!("SubAccount created at {}", date(now))),
         status: "active".into(),
@@ -61,19 +74,11 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
 }
 
 async fn update(context: &Shared, ask: &Ask, mut account: Account) -> Answer {
-    if let Some(name) = ask.form.filter("FriendlyName") {
+    if let Some(name) = ask.form.friendly_name()? {
         account.friendly_name = name;
     }
     if let Some(status) = ask.form.filter("Status") {
-        if !matches!(status.as_str(), "active" | "suspended" | "closed") {
-            let message = format!("Status: {status} is not one of active, suspended, closed");
-            return Err(Failure::new(400, 20_001, message));
-        }
-        if account.sid == account.owner_account_sid {
-            let message = "The status of a main account cannot be changed here";
-            return Err(Failure::new(400, 20_001, message));
-        }
-        account.status = status;
+        change_status(ask, &mut account, status)?;
     }
     if let Some(names) = encrypted(&ask.form)? {
         account.encrypted_parameters = names;
@@ -83,11 +88,32 @@ async fn update(context: &Shared, ask: &Ask, mut account: Account) -> Answer {
     Ok(Json(show(&account)).into_response())
 }
 
+fn is_subaccount(account: &Account) -> bool {
+    account.sid != account.owner_account_sid
+}
+
+/// A main account suspends, closes and reactivates its subaccounts; what is closed stays closed.
+fn change_status(ask: &Ask, account: &mut Account, status: String) -> Result<(), Failure> {
+    if !matches!(status.as_str(), "active" | "suspended" | "closed") {
+        let message = format!("Status: {status} is not one of active, suspended, closed");
+        return Err(Failure::parameter(message));
+    }
+    if !is_subaccount(account) || is_subaccount(&ask.caller) {
+        let message = "Only the status of subaccounts can be changed, by their main account";
+        return Err(Failure::forbidden(message));
+    }
+    if account.status == "closed" && status != "closed" {
+        return Err(Failure::new(400, 20_009, "A closed account cannot be opened again"));
+    }
+    account.status = status;
+    Ok(())
+}
+
 /// `EncryptedParameters`: names of webhook parameters, separated by commas; empty for none.
 fn encrypted(form: &Form) -> Result<Option<Option<String>>, Failure> {
     let Some(text) = form.get("EncryptedParameters") else { return Ok(None) };
     let names = seal::parse_names(text)
-        .map_err(|why| Failure::new(400, 20_001, format!("EncryptedParameters: {why}")))?;
+        .map_err(|why| Failure::parameter(format!("EncryptedParameters: {why}")))?;
     let names: Vec<String> = names.into_iter().collect();
     Ok(Some((!names.is_empty()).then(|| names.join(","))))
 }
@@ -107,11 +133,14 @@ fn show(account: &Account) -> Value {
         "uri": format!("/{API_VERSION}/Accounts/{}.json", account.sid),
         "subresource_uris": {
             "applications": below("Applications"),
+            "balance": below("Balance"),
             "calls": below("Calls"),
             "incoming_phone_numbers": below("IncomingPhoneNumbers"),
+            "keys": below("Keys"),
             "notifications": below("Notifications"),
             "outgoing_caller_ids": below("OutgoingCallerIds"),
             "recordings": below("Recordings"),
+            "signing_keys": below("SigningKeys"),
         },
     })
 }

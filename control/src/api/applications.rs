@@ -71,7 +71,7 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
 }
 
 fn fill(form: &Form, row: &mut Application) -> Result<(), Failure> {
-    if let Some(name) = form.filter("FriendlyName") {
+    if let Some(name) = form.friendly_name()? {
         row.friendly_name = name;
     }
     voice::fill(form, voice::urls!(row))?;

@@ -1,4 +1,4 @@
-//! Basic authentication by account and token.
+//! Basic authentication by account and token, or by API key and its secret.
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
@@ -10,20 +10,35 @@ use super::Shared;
 use super::error::Failure;
 use super::request::read;
 
-/// The account whose credentials the request carries.
+/// The account whose credentials the request carries, and whether they are those of a key.
 pub(super) async fn authenticate(
     context: &Shared,
     headers: &HeaderMap,
-) -> Result<Account, Failure> {
-    let (sid, token) = credentials(headers).ok_or_else(Failure::unauthorised)?;
-    let account = read(context, move |reader| reader.account(&sid)).await?;
-    // Compared as digests: the time taken tells nothing about the token.
-    let right = |account: &Account| {
-        Sha256::digest(account.auth_token.as_bytes()) == Sha256::digest(token.as_bytes())
-    };
-    account
-        .filter(|account| right(account) && account.status == "active")
-        .ok_or_else(Failure::unauthorised)
+) -> Result<(Account, bool), Failure> {
+    let (user, secret) = credentials(headers).ok_or_else(Failure::unauthorised)?;
+    let by_key = user.starts_with("SK");
+    let found = read(context, move |reader| {
+        if !by_key {
+            let account = reader.account(&user)?;
+            return Ok(account.map(|account| (digest(&account.auth_token), account)));
+        }
+        let Some(key) = reader.api_key(&user)? else { return Ok(None) };
+        let account = reader.account(&key.account_sid)?;
+        Ok(account.map(|account| (key.secret_sha256, account)))
+    });
+    // Compared as digests: the time taken tells nothing about the secret.
+    let right = |(known, _): &(String, Account)| *known == digest(&secret);
+    let (_, account) = found.await?.filter(right).ok_or_else(Failure::unauthorised)?;
+    if account.status != "active" {
+        return Err(Failure::new(401, 20_005, "Account not active"));
+    }
+    Ok((account, by_key))
+}
+
+/// SHA-256 in hex: how secrets of keys are kept.
+pub(super) fn digest(secret: &str) -> String {
+    let bytes = Sha256::digest(secret.as_bytes());
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 fn credentials(headers: &HeaderMap) -> Option<(String, String)> {

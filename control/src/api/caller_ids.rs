@@ -30,7 +30,7 @@ pub(super) async fn one(context: &Shared, ask: &Ask, sid: &str) -> Answer {
     match ask.method {
         Method::GET => Ok(Json(show(&row)).into_response()),
         Method::POST => {
-            if let Some(name) = ask.form.filter("FriendlyName") {
+            if let Some(name) = ask.form.friendly_name()? {
                 row.friendly_name = name;
             }
             row.updated_ms = now_ms();
@@ -58,6 +58,7 @@ async fn list(context: &Shared, ask: &Ask) -> Answer {
 
 /// Calls the number; the answer has the code that has to be keyed in there.
 async fn verify(context: &Shared, ask: &Ask) -> Answer {
+    ask.form.friendly_name()?;
     let account: AccountSid = ask.account.sid.parse().map_err(Failure::internal)?;
     let code = code();
     let action = ApiAction::VerifyCallerId { code: code.clone(), form: ask.form.0.clone() };

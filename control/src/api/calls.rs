@@ -9,9 +9,10 @@ use link_proto::{AccountSid, CallSid};
 use serde_json::{Value, json};
 
 use super::error::Failure;
-use super::format::{API_VERSION, date, date_or_null, number_or_null, uri};
+use super::format::{API_VERSION, date, date_or_null, list_path, number_or_null, uri};
 use super::request::{Ask, read, write};
 use super::{Answer, Shared, paging};
+use crate::rows;
 
 pub(super) async fn many(context: &Shared, ask: &Ask) -> Answer {
     match ask.method {
@@ -49,9 +50,9 @@ pub(super) async fn find(context: &Shared, ask: &Ask, sid: &str) -> Result<Call,
 /// Lets the core act; shows the call as it was committed.
 async fn act(context: &Shared, ask: &Ask, status: StatusCode, action: ApiAction) -> Answer {
     let account: AccountSid = ask.account.sid.parse().map_err(Failure::internal)?;
+    // As it was committed: what happens from now on is not asked for.
     let record = context.core.api(account, action).await?;
-    let row = find(context, ask, &record.sid.to_string()).await?;
-    Ok((status, Json(show(&row))).into_response())
+    Ok((status, Json(show(&rows::call(&record)))).into_response())
 }
 
 async fn delete(context: &Shared, row: Call) -> Answer {
@@ -63,14 +64,21 @@ async fn delete(context: &Shared, row: Call) -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+const STATUSES: [&str; 8] =
+    ["queued", "ringing", "in-progress", "completed", "busy", "failed", "no-answer", "canceled"];
+
 async fn list(context: &Shared, ask: &Ask) -> Answer {
     let page = paging::page(ask)?;
+    let status = ask.query.filter("Status");
+    if status.as_ref().is_some_and(|status| !STATUSES.contains(&status.as_str())) {
+        return Err(Failure::parameter(format!("Status is none of {}", STATUSES.join(", "))));
+    }
     let filter = CallFilter {
         to: ask.query.filter("To"),
         from: ask.query.filter("From"),
         parent_call_sid: ask.query.filter("ParentCallSid"),
         session_sid: None,
-        status: ask.query.filter("Status"),
+        status,
         start: ask.query.range("StartTime")?,
         end: ask.query.range("EndTime")?,
     };
@@ -110,8 +118,8 @@ fn numbered(
     number: u32,
     more: bool,
 ) -> Response {
-    let path = ask.path.strip_suffix(".json").unwrap_or(&ask.path);
-    let uri = |number: u32| format!("{path}.json?PageSize={size}&Page={number}");
+    let path = list_path(&ask.path);
+    let uri = |number: u32| format!("{path}?PageSize={size}&Page={number}");
     let start = u64::from(size) * u64::from(number);
     Json(json!({
         name: items,

@@ -24,6 +24,16 @@ impl Failure {
         Self::new(404, 20_404, format!("The requested resource {path} was not found"))
     }
 
+    /// A parameter with a value that cannot be taken.
+    pub(super) fn parameter(message: impl Into<String>) -> Self {
+        Self::new(400, 20_422, message)
+    }
+
+    /// The credentials are right, but not for this.
+    pub(super) fn forbidden(message: &str) -> Self {
+        Self::new(403, 20_006, message)
+    }
+
     pub(super) fn unauthorised() -> Self {
         Self::new(401, 20_003, "Authenticate")
     }
@@ -42,6 +52,10 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::QueueFull => Self::new(429, 20_429, "Too many requests; try again"),
+            // The store tells the log.
+            StoreError::DiskFull | StoreError::Closed => {
+                Self::new(503, 20_503, "Nothing can be written at present; try again later")
+            }
             other => Self::internal(other),
         }
     }

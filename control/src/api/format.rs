@@ -26,3 +26,9 @@ pub(super) fn number_or_null(number: Option<i64>) -> Value {
 pub(super) fn uri(account: &str, rest: &str) -> String {
     format!("/{API_VERSION}/Accounts/{account}/{rest}.json")
 }
+
+/// A list's own path, with the extension that the next page is to have.
+pub(super) fn list_path(path: &str) -> String {
+    let known = |path: &str| [".json", ".xml", ".csv"].iter().any(|e| path.ends_with(e));
+    if known(path) { path.to_owned() } else { format!("{path}.json") }
+}

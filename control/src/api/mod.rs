@@ -12,10 +12,12 @@ mod calls;
 mod error;
 mod form;
 mod format;
+mod keys;
 mod notifications;
 mod numbers;
 mod paging;
 mod recordings;
+mod render;
 mod request;
 mod tandem;
 #[cfg(test)]
@@ -42,9 +44,12 @@ type Shared = Arc<Context>;
 type Answer = Result<Response, Failure>;
 
 async fn handle(State(context): State<Shared>, request: Request) -> Response {
-    match answer(&context, request).await {
-        Ok(response) => response,
-        Err(failure) => failure.into_response(),
+    let path = request.uri().path().to_owned();
+    let response = answer(&context, request).await.unwrap_or_else(Failure::into_response);
+    match request::split(&path) {
+        (segments, Extension::Xml) => render::xml(&segments, response).await,
+        (_, Extension::Csv) => render::csv(response).await,
+        _ => response,
     }
 }
 
@@ -53,7 +58,7 @@ async fn answer(context: &Shared, request: Request) -> Answer {
     let (segments, extension) = request::split(&path);
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let ["2010-04-01", "Accounts", account, "Recordings", sid] = segments[..]
-        && extension != Extension::Json
+        && !matches!(extension, Extension::Json | Extension::Xml | Extension::Csv)
         && matches!(*request.method(), Method::GET | Method::HEAD)
     {
         // As in the ecosystem, audio needs no credentials: its name is the secret.
@@ -74,6 +79,9 @@ async fn answer(context: &Shared, request: Request) -> Answer {
 
 /// Resources of `ask.account`.
 async fn below_account(context: &Shared, ask: &Ask, rest: &[&str]) -> Answer {
+    if ask.account.status == "closed" && ask.method == Method::POST {
+        return Err(Failure::new(403, 20_005, "Account not active"));
+    }
     match rest {
         ["Calls"] => calls::many(context, ask).await,
         ["Calls", call] => calls::one(context, ask, call).await,
@@ -81,11 +89,13 @@ async fn below_account(context: &Shared, ask: &Ask, rest: &[&str]) -> Answer {
         ["Calls", call, "Recordings"] => recordings::many(context, ask, Some(call)).await,
         ["Calls", call, "Recordings", sid] => recordings::one(context, ask, Some(call), sid).await,
         ["Calls", call, "Notifications"] => notifications::many(context, ask, Some(call)).await,
-        ["Calls", _, "Notifications", sid] => notifications::one(context, ask, sid).await,
+        ["Calls", call, "Notifications", sid] => {
+            notifications::one(context, ask, Some(call), sid).await
+        }
         ["Recordings"] => recordings::many(context, ask, None).await,
         ["Recordings", sid] => recordings::one(context, ask, None, sid).await,
         ["Notifications"] => notifications::many(context, ask, None).await,
-        ["Notifications", sid] => notifications::one(context, ask, sid).await,
+        ["Notifications", sid] => notifications::one(context, ask, None, sid).await,
         ["IncomingPhoneNumbers"] => numbers::many(context, ask).await,
         ["IncomingPhoneNumbers", "Local" | "Mobile" | "TollFree"] => {
             numbers::many(context, ask).await
@@ -95,6 +105,9 @@ async fn below_account(context: &Shared, ask: &Ask, rest: &[&str]) -> Answer {
         ["OutgoingCallerIds", sid] => caller_ids::one(context, ask, sid).await,
         ["Applications"] => applications::many(context, ask).await,
         ["Applications", sid] => applications::one(context, ask, sid).await,
+        ["Keys" | "SigningKeys"] => keys::many(context, ask).await,
+        ["Keys" | "SigningKeys", sid] => keys::one(context, ask, sid).await,
+        ["Balance"] => accounts::balance(ask),
         _ => Err(Failure::not_found(&ask.path)),
     }
 }

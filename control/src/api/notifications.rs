@@ -19,8 +19,12 @@ pub(super) async fn many(context: &Shared, ask: &Ask, call: Option<&str>) -> Ans
         Some(sid) => Some(calls::find(context, ask, sid).await?.sid),
         None => None,
     };
-    let wrong = |_| Failure::new(400, 20_001, "Log is not a number");
-    let log = ask.query.filter("Log").map(|text| text.parse().map_err(wrong)).transpose()?;
+    let log = match ask.query.filter("Log").as_deref() {
+        None => None,
+        Some("0") => Some(0),
+        Some("1") => Some(1),
+        Some(_) => return Err(Failure::parameter("Log: neither 0 (errors) nor 1 (warnings)")),
+    };
     let filter = AlertFilter { call_sid, log, created: ask.query.range("MessageDate")? };
     let page = paging::page(ask)?;
     let (account, wanted) = (ask.account.sid.clone(), page.clone());
@@ -28,13 +32,14 @@ pub(super) async fn many(context: &Shared, ask: &Ask, call: Option<&str>) -> Ans
     Ok(paging::list(ask, "notifications", &page, &rows.await?, show))
 }
 
-pub(super) async fn one(context: &Shared, ask: &Ask, sid: &str) -> Answer {
+pub(super) async fn one(context: &Shared, ask: &Ask, call: Option<&str>, sid: &str) -> Answer {
     if ask.method != Method::GET {
         return Err(Failure::method());
     }
     let wanted = sid.to_owned();
     let row = read(context, move |reader| reader.alert(&wanted)).await?;
     let row = row.filter(|row| row.account_sid == ask.account.sid);
+    let row = row.filter(|row| call.is_none_or(|call| row.call_sid.as_deref() == Some(call)));
     let row = row.ok_or_else(|| Failure::not_found(&ask.path))?;
     let mut body = show(&row);
     if let Value::Object(fields) = &mut body {

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse as _;
-use control_core::directory::sip_address;
 use control_store::{IncomingPhoneNumber, NumberFilter, StoreError, StoreOp};
 use serde_json::{Value, json};
 
@@ -11,7 +10,8 @@ use super::error::Failure;
 use super::form::Form;
 use super::format::{API_VERSION, date, uri};
 use super::request::{Ask, mint, now_ms, read, write, write_directory};
-use super::{Answer, Shared, paging, voice};
+use super::{Answer, Shared, auth, paging, voice};
+use crate::directory::number_address;
 
 pub(super) async fn many(context: &Shared, ask: &Ask) -> Answer {
     match ask.method {
@@ -29,7 +29,15 @@ pub(super) async fn one(context: &Shared, ask: &Ask, sid: &str) -> Answer {
     match ask.method {
         Method::GET => Ok(Json(show(&row)).into_response()),
         Method::POST => {
-            fill(&ask.form, &mut row)?;
+            if let Some(account) = ask.form.filter("AccountSid") {
+                // Moved to another account that the caller may work with; applications stay.
+                row.account_sid = auth::reachable(context, &ask.caller, &account).await?.sid;
+                if row.account_sid != ask.account.sid {
+                    row.voice_application_sid = None;
+                    row.sms_application_sid = None;
+                }
+            }
+            fill(context, &ask.form, &mut row).await?;
             row.updated_ms = now_ms();
             write_directory(context, vec![StoreOp::PutNumber(row.clone())]).await?;
             Ok(Json(show(&row)).into_response())
@@ -59,7 +67,7 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
         return Err(Failure::new(400, 21_421, "PhoneNumber is required"));
     };
     let invalid = || Failure::new(400, 21_421, format!("PhoneNumber {number} is invalid"));
-    let number = address(&number).ok_or_else(invalid)?;
+    let number = number_address(&number).ok_or_else(invalid)?;
     let now = now_ms();
     let post = || Some("POST".to_owned());
     let mut row = IncomingPhoneNumber {
@@ -78,7 +86,7 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
         updated_ms: now,
         ..IncomingPhoneNumber::default()
     };
-    fill(&ask.form, &mut row)?;
+    fill(context, &ask.form, &mut row).await?;
     match write(context, vec![StoreOp::PutNumber(row.clone())]).await {
         Ok(()) => {}
         Err(StoreError::Conflict(_)) => {
@@ -91,52 +99,37 @@ async fn create(context: &Shared, ask: &Ask) -> Answer {
     Ok((StatusCode::CREATED, Json(show(&row))).into_response())
 }
 
-/// What calls can arrive at, as it is kept: E.164 with plus, a short code, the user part of a SIP
-/// URI, or a SIP address `user@host` (a URI's scheme is left out).
-fn address(text: &str) -> Option<String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let name = |text: &str| (1..=64).contains(&text.len()) && text.chars().all(good);
-    if let Some(digits) = text.strip_prefix('+') {
-        let fine = (3..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
-        return fine.then(|| text.to_owned());
-    }
-    if text.contains('@') {
-        let address = sip_address(text)?;
-        let (user, host) = address.split_once('@')?;
-        let host_good = |c: char| good(c) || matches!(c, ':' | '[' | ']');
-        let fine = name(user) && (1..=255).contains(&host.len()) && host.chars().all(host_good);
-        return fine.then_some(address);
-    }
-    name(text).then(|| text.to_owned())
-}
+/// What the ecosystem's numbers have and ours do not.
+const UNAVAILABLE: [&str; 1] = ["TrunkSid"];
 
-fn fill(form: &Form, row: &mut IncomingPhoneNumber) -> Result<(), Failure> {
-    if let Some(name) = form.filter("FriendlyName") {
+async fn fill(context: &Shared, form: &Form, row: &mut IncomingPhoneNumber) -> Result<(), Failure> {
+    form.refuse(&UNAVAILABLE)?;
+    if let Some(name) = form.friendly_name()? {
         row.friendly_name = name;
     }
     voice::fill(form, voice::urls!(row))?;
     form.text("VoiceApplicationSid", &mut row.voice_application_sid);
     form.text("SmsApplicationSid", &mut row.sms_application_sid);
-    form.text("TrunkSid", &mut row.trunk_sid);
     form.text("AddressSid", &mut row.address_sid);
     form.text("BundleSid", &mut row.bundle_sid);
     form.text("IdentitySid", &mut row.identity_sid);
-    form.text("EmergencyStatus", &mut row.emergency_status);
     form.text("EmergencyAddressSid", &mut row.emergency_address_sid);
-    match form.filter("VoiceReceiveMode") {
-        None => {}
-        Some(mode) if mode == "voice" || mode == "fax" => row.voice_receive_mode = mode,
-        Some(mode) => {
-            let message = format!("VoiceReceiveMode: {mode} is not one of voice, fax");
-            return Err(Failure::new(400, 20_001, message));
+    for (name, only) in [("VoiceReceiveMode", "voice"), ("EmergencyStatus", "Inactive")] {
+        if let Some(other) = form.filter(name).filter(|value| value != only) {
+            let message = format!("{name}: {other} is not available, only {only}");
+            return Err(Failure::parameter(message));
         }
     }
     for (name, sid) in [
         ("VoiceApplicationSid", &row.voice_application_sid),
         ("SmsApplicationSid", &row.sms_application_sid),
     ] {
-        if sid.as_deref().is_some_and(|s| s.parse::<link_proto::ApplicationSid>().is_err()) {
-            return Err(Failure::new(400, 20_001, format!("{name} is not an application's SID")));
+        let Some(sid) = sid.clone().filter(|_| form.get(name).is_some()) else { continue };
+        let shown = sid.clone();
+        let found = read(context, move |reader| reader.application(&sid)).await?;
+        if found.is_none_or(|found| found.account_sid != row.account_sid) {
+            let message = format!("{name}: {shown} is not an application of the account");
+            return Err(Failure::new(400, 21_218, message));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use control_store::{Page, PageOf, PageToken};
 use serde_json::{Map, Value, json};
 
 use super::error::Failure;
+use super::format::list_path;
 use super::request::Ask;
 
 const SIZE_DEFAULT: u32 = 50;
@@ -69,6 +70,5 @@ fn uri(ask: &Ask, size: u32, number: u32, token: Option<&PageToken>) -> String {
     if let Some(token) = token {
         query.append_pair("PageToken", &token.to_string());
     }
-    let path = ask.path.strip_suffix(".json").unwrap_or(&ask.path);
-    format!("{path}.json?{}", query.finish())
+    format!("{}?{}", list_path(&ask.path), query.finish())
 }

@@ -18,6 +18,7 @@ use super::error::Failure;
 use super::format::{API_VERSION, date, date_or_null, number_or_null, uri};
 use super::request::{Ask, Extension, read, write};
 use super::{Answer, Shared, calls, paging};
+use crate::housekeeping;
 
 pub(super) async fn many(context: &Shared, ask: &Ask, call: Option<&str>) -> Answer {
     match ask.method {
@@ -118,13 +119,8 @@ async fn delete(context: &Shared, row: Recording) -> Answer {
     }
     write(context, vec![StoreOp::DeleteRecording { sid: row.sid }]).await?;
     if let Some(path) = row.path {
-        if let Err(error) = tokio::fs::remove_file(&path).await {
-            tracing::warn!(%error, path, "a deleted recording's file stays");
-        }
-        for format in [Format::Mp3, Format::Opus] {
-            // Most were never asked for.
-            let _ = tokio::fs::remove_file(converted_path(&path, format)).await;
-        }
+        // What stays behind is found by the housekeeping.
+        let _ = tokio::task::spawn_blocking(move || housekeeping::remove_files(&path)).await;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -144,7 +140,7 @@ pub(super) async fn audio(
     let (path, mime) = match extension {
         Extension::Mp3 => (converted(path, Format::Mp3).await?, Format::Mp3.mime()),
         Extension::Ogg => (converted(path, Format::Opus).await?, Format::Opus.mime()),
-        Extension::None | Extension::Wav | Extension::Json => (PathBuf::from(path), WAV),
+        _ => (PathBuf::from(path), WAV),
     };
     let mut service = ServeFile::new_with_mime(&path, &mime.parse().map_err(Failure::internal)?);
     let mut plain = Request::new(Body::empty());

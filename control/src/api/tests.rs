@@ -112,7 +112,7 @@ async fn tel_08_credentials_and_errors() {
         (format!("/2010-04-01/Accounts/{}/Calls.json", sid("AC", 5)), 404, 20404),
         ("{A}/Calls.json?PageSize=1001".into(), 400, 20007),
         ("{A}/Calls.json?PageToken=x".into(), 400, 20006),
-        ("{A}/Calls.json?StartTime%3E=never".into(), 400, 20001),
+        ("{A}/Calls.json?StartTime%3E=never".into(), 400, 20422),
         ("/".into(), 404, 20404),
     ] {
         node.refused(Method::GET, &path, "", status, code).await;
@@ -216,7 +216,7 @@ async fn tel_08_numbers_applications_and_accounts() {
         ("PhoneNumber=%2B1%3Bdrop", 21421),
         ("PhoneNumber=%2B15550178&VoiceUrl=nonsense", 21402),
         ("PhoneNumber=%2B15550178&VoiceMethod=PUT", 21403),
-        ("PhoneNumber=%2B15550178&VoiceApplicationSid=AP1", 20001),
+        ("PhoneNumber=%2B15550178&VoiceApplicationSid=AP1", 21218),
     ] {
         node.refused(Method::POST, create, form, 400, code).await;
     }
@@ -247,6 +247,110 @@ async fn tel_08_numbers_applications_and_accounts() {
     let path = format!("/2010-04-01/Accounts/{sub_sid}.json");
     assert_eq!(node.ask(Method::POST, &path, "Status=suspended").await.1["status"], "suspended");
     assert_eq!(ask().await.unwrap().status(), 401);
+    // Nobody but the main account changes states; what is closed stays closed.
+    node.refused(
+        Method::POST,
+        &format!("/2010-04-01/Accounts/{ACCOUNT}.json"),
+        "Status=closed",
+        403,
+        20006,
+    )
+    .await;
+    assert_eq!(node.ask(Method::POST, &path, "Status=closed").await.0, 200);
+    node.refused(Method::POST, &path, "Status=active", 400, 20009).await;
+    let application = format!("/2010-04-01/Accounts/{sub_sid}/Applications.json");
+    node.refused(Method::POST, &application, "FriendlyName=x", 403, 20005).await;
+}
+
+#[tokio::test]
+async fn tel_08_keys_are_credentials_with_less_power() {
+    let node = Node::start().await;
+    let (status, key) = node.ask(Method::POST, "{A}/Keys.json", "FriendlyName=deploy").await;
+    assert_eq!(status, 201, "{key}");
+    let (sid, secret) = (key["sid"].as_str().unwrap(), key["secret"].as_str().unwrap());
+    assert!(sid.starts_with("SK") && sid.len() == 34 && secret.len() == 32);
+    let by_key = |path: &str| {
+        let url = format!("{}/2010-04-01/Accounts/{ACCOUNT}{path}", node.base);
+        let request = node.client.get(url).basic_auth(sid, Some(secret)).send();
+        async { request.await.unwrap().status().as_u16() }
+    };
+    assert_eq!(by_key("/Calls.json").await, 200);
+    assert_eq!(by_key("/Keys.json").await, 403);
+    assert_eq!(by_key(".json").await, 403);
+    let path = format!("{{A}}/Keys/{sid}.json");
+    let shown = node.get(&path).await;
+    assert_eq!(shown["friendly_name"], "deploy");
+    assert!(shown.get("secret").is_none() && shown.get("secret_sha256").is_none());
+    let listed = node.get("{A}/SigningKeys.json").await;
+    assert_eq!(listed["signing_keys"][0]["sid"], sid);
+    assert_eq!(node.ask(Method::DELETE, &path, "").await.0, 204);
+    assert_eq!(by_key("/Calls.json").await, 401);
+}
+
+#[tokio::test]
+async fn tel_08_bodies_that_cannot_be_taken_are_refused_in_words() {
+    let node = Node::start().await;
+    let url = format!("{}/2010-04-01/Accounts/{ACCOUNT}/Calls.json", node.base);
+    let send = async |body: &'static [u8], kind: &str| {
+        let request = node.client.post(&url).basic_auth(ACCOUNT, Some(TOKEN));
+        let response = request.header("Content-Type", kind).body(body).send().await.unwrap();
+        let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        (body["status"].as_u64().unwrap(), body["code"].as_u64().unwrap())
+    };
+    const FORM: &str = "application/x-www-form-urlencoded";
+    static LONG: [u8; 300 << 10] = [b'x'; 300 << 10];
+    assert_eq!(send(b"{\"To\":\"+15550101\"}", "application/json").await, (415, 20_415));
+    assert_eq!(send(b"To=%zz", FORM).await, (400, 20_422));
+    assert_eq!(send(b"To=1%0d%0aEvil:%20x", FORM).await, (400, 20_422));
+    assert_eq!(send(b"To=1&To=2", FORM).await, (400, 20_422));
+    assert_eq!(send(b"\xff\xfe", FORM).await, (400, 20_422));
+    assert_eq!(send(&LONG, FORM).await, (413, 20_413));
+    assert_eq!(send(b"=&&=", FORM).await, (400, 21_201));
+}
+
+#[tokio::test]
+async fn tel_08_xml_and_csv_by_extension() {
+    let node = Node::start().await;
+    node.put((0..2).map(|number| StoreOp::PutCall(call(number))).collect());
+    let xml = node.get("{A}/Calls.xml?PageSize=1").await;
+    let xml = xml.as_str().unwrap();
+    assert!(xml.contains(&format!("<Call><AccountSid>{ACCOUNT}</AccountSid>")), "{xml}");
+    assert!(xml.contains("Calls.xml?PageSize=1&amp;Page=1&amp;PageToken="), "{xml}");
+    let csv = node.get("{A}/Calls.csv").await;
+    let lines: Vec<&str> = csv.as_str().unwrap().lines().collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[0].contains("sid") && lines[2].contains(&sid("CA", 0)));
+    let (status, missing) = node.ask(Method::GET, "{A}/Calls/CA1.xml", "").await;
+    assert_eq!(status, 404);
+    assert!(missing.as_str().unwrap().contains("<RestException><Code>20404</Code>"));
+}
+
+#[tokio::test]
+async fn ten_09_numbers_and_applications_stay_with_their_account() {
+    let node = Node::start().await;
+    let (_, sub) = node.ask(Method::POST, "/2010-04-01/Accounts.json", "FriendlyName=Sub").await;
+    let sub = sub["sid"].as_str().unwrap();
+    let (_, theirs) =
+        node.ask(Method::POST, &format!("/2010-04-01/Accounts/{sub}/Applications.json"), "").await;
+    let theirs = theirs["sid"].as_str().unwrap();
+    let create = "{A}/IncomingPhoneNumbers.json";
+    let form = format!("PhoneNumber=%2B15550178&VoiceApplicationSid={theirs}");
+    node.refused(Method::POST, create, &form, 400, 21218).await;
+    let (_, ours) = node.ask(Method::POST, "{A}/Applications.json", "").await;
+    let form =
+        format!("PhoneNumber=%2B15550178&VoiceApplicationSid={}", ours["sid"].as_str().unwrap());
+    let (_, number) = node.ask(Method::POST, create, &form).await;
+    let path = format!("IncomingPhoneNumbers/{}.json", number["sid"].as_str().unwrap());
+    let (status, moved) =
+        node.ask(Method::POST, &format!("{{A}}/{path}"), &format!("AccountSid={sub}")).await;
+    assert_eq!((status.as_u16(), moved["account_sid"].as_str()), (200, Some(sub)));
+    assert_eq!(moved["voice_application_sid"], Value::Null, "applications stay");
+    node.refused(Method::GET, &format!("{{A}}/{path}"), "", 404, 20404).await;
+    assert_eq!(node.get(&format!("/2010-04-01/Accounts/{sub}/{path}")).await["origin"], "hosted");
+    for unavailable in ["TrunkSid=TK1", "VoiceReceiveMode=fax", "EmergencyStatus=Active"] {
+        let form = format!("PhoneNumber=%2B15550179&{unavailable}");
+        node.refused(Method::POST, create, &form, 400, 20422).await;
+    }
 }
 
 fn recording(folder: &Path) -> Recording {

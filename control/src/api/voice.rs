@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::error::Failure;
 use super::form::Form;
+use super::format::API_VERSION;
 
 /// Columns of a row.
 pub(super) struct Urls<'a> {
@@ -35,6 +36,10 @@ pub(super) use urls;
 
 /// Takes what the form has.
 pub(super) fn fill(form: &Form, urls: Urls<'_>) -> Result<(), Failure> {
+    if let Some(other) = form.filter("ApiVersion").filter(|version| version != API_VERSION) {
+        let message = format!("ApiVersion: {other} is not available, only {API_VERSION}");
+        return Err(Failure::parameter(message));
+    }
     for (url, method, [url_slot, method_slot]) in [
         ("VoiceUrl", "VoiceMethod", urls.voice),
         ("VoiceFallbackUrl", "VoiceFallbackMethod", urls.fallback),

@@ -10,6 +10,10 @@ pub(crate) fn apply(connection: &Connection, op: &StoreOp) -> Result<(), StoreEr
     match op {
         StoreOp::PutAccount(row) => row.upsert(connection).map(drop)?,
         StoreOp::PutNumber(row) => row.upsert(connection).map(drop)?,
+        StoreOp::PutApiKey(row) => row.upsert(connection).map(drop)?,
+        StoreOp::DeleteApiKey { sid } => {
+            delete(connection, "DELETE FROM api_keys WHERE sid = ?1", sid)?;
+        }
         StoreOp::PutApplication(row) => row.upsert(connection).map(drop)?,
         StoreOp::PutCall(row) => row.upsert(connection).map(drop)?,
         StoreOp::PutAlert(row) => row.upsert(connection).map(drop)?,
@@ -99,7 +103,23 @@ pub(crate) fn apply(connection: &Connection, op: &StoreOp) -> Result<(), StoreEr
                 )?
                 .execute(params![name, value])?;
         }
-        StoreOp::Prune { before_ms } => prune(connection, *before_ms)?,
+        StoreOp::EndLostCall { sid, at_ms } => {
+            connection
+                .prepare_cached(
+                    "UPDATE calls SET
+                        status = CASE WHEN answered_ms IS NULL THEN 'failed' ELSE 'completed' END,
+                        duration_s = CASE WHEN answered_ms IS NULL THEN 0
+                            ELSE max(0, (?2 - answered_ms + 999) / 1000) END,
+                        end_reason = 'node-lost', end_whose = 'us', end_ms = ?2, updated_ms = ?2
+                     WHERE sid = ?1 AND end_ms IS NULL",
+                )?
+                .execute(params![sid, at_ms])?;
+        }
+        StoreOp::Prune { kept, before_ms, rows_max } => {
+            let (table, key, rows) = kept.sql();
+            let sql = format!("DELETE FROM {table} WHERE {key} IN ({rows})");
+            connection.prepare_cached(&sql)?.execute(params![before_ms, rows_max])?;
+        }
     }
     Ok(())
 }
@@ -172,16 +192,5 @@ fn set_callback(
                 last_error = ?5 WHERE id = ?1",
         )?
         .execute(params![id, attempts, next_at_ms, state.as_str(), error])?;
-    Ok(())
-}
-
-fn prune(connection: &Connection, before_ms: i64) -> Result<(), StoreError> {
-    for sql in [
-        "DELETE FROM outbox WHERE state <> 'pending' AND created_ms < ?1",
-        "DELETE FROM request_log WHERE at_ms < ?1",
-        "DELETE FROM timeline WHERE at_ms < ?1",
-    ] {
-        connection.prepare_cached(sql)?.execute([before_ms])?;
-    }
     Ok(())
 }

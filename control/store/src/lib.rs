@@ -26,11 +26,11 @@ mod row;
 mod writer;
 
 pub use error::StoreError;
-pub use op::StoreOp;
+pub use op::{Kept, StoreOp};
 pub use page::{Page, PageOf, PageToken};
 pub use read::{AlertFilter, CallFilter, NumberFilter, Reader, RecordingFilter, TimeRange};
 pub use row::{
-    Account, Alert, Application, Call, Callback, CallbackState, IncomingPhoneNumber,
+    Account, Alert, ApiKey, Application, Call, Callback, CallbackState, IncomingPhoneNumber,
     OutgoingCallerId, Recording, RequestLogEntry, Session, TimelineEntry,
 };
 pub use writer::{Durability, Job, Store, StoreConfig, StoreStats};

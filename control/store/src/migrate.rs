@@ -10,6 +10,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../schema/0002_request_log.sql"),
     include_str!("../schema/0003_webhooks.sql"),
     include_str!("../schema/0004_caller_ids.sql"),
+    include_str!("../schema/0005_keys_and_retention.sql"),
 ];
 
 /// Latest schema version of this program.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, ToSql, params};
 
 use crate::error::StoreError;
+use crate::op::Kept;
 use crate::page::{Page, PageOf, PageToken};
 use crate::row::{
-    Account, Alert, Application, Call, Callback, CallbackState, IncomingPhoneNumber,
+    Account, Alert, ApiKey, Application, Call, Callback, CallbackState, IncomingPhoneNumber,
     OutgoingCallerId, Recording, RequestLogEntry, Session, SidTable, TimelineEntry,
 };
 
@@ -125,7 +126,7 @@ impl Reader {
         self.with(|connection| all(connection, "SELECT * FROM accounts ORDER BY sid"))
     }
 
-    /// An account and its subaccounts, by name and state.
+    /// An account and its subaccounts, by name and state; a subaccount has only itself.
     pub fn accounts_of(
         &self,
         owner: &str,
@@ -134,7 +135,7 @@ impl Reader {
         page: &Page,
     ) -> Result<PageOf<Account>, StoreError> {
         let mut list = Where::default();
-        list.equal("owner_account_sid", Some(owner));
+        list.add("(owner_account_sid = ? OR sid = ?)", owner.to_owned());
         list.equal("friendly_name", friendly_name);
         list.equal("status", status);
         self.with(|connection| list.page(connection, page))
@@ -185,6 +186,18 @@ impl Reader {
         list.equal("account_sid", Some(account));
         list.contains("phone_number", filter.phone_number.as_deref());
         list.equal("friendly_name", filter.friendly_name.as_deref());
+        self.with(|connection| list.page(connection, page))
+    }
+
+    /// An API key.
+    pub fn api_key(&self, sid: &str) -> Result<Option<ApiKey>, StoreError> {
+        self.by_sid(sid)
+    }
+
+    /// API keys of an account.
+    pub fn api_keys(&self, account: &str, page: &Page) -> Result<PageOf<ApiKey>, StoreError> {
+        let mut list = Where::default();
+        list.equal("account_sid", Some(account));
         self.with(|connection| list.page(connection, page))
     }
 
@@ -243,6 +256,41 @@ impl Reader {
                 "SELECT * FROM calls WHERE status IN ('queued', 'ringing', 'in-progress')
                  ORDER BY created_ms, sid",
             )
+        })
+    }
+
+    /// Calls without an end whose session is not there: nobody carries on with them.
+    pub fn calls_lost(&self) -> Result<Vec<String>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sid FROM calls WHERE status IN ('queued', 'ringing', 'in-progress')
+                 AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.sid = calls.session_sid)",
+            )?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Whether [`StoreOp::Prune`](crate::StoreOp::Prune) would find anything.
+    pub fn has_older(&self, kept: Kept, before_ms: i64) -> Result<bool, StoreError> {
+        self.with(|connection| {
+            let (_, _, rows) = kept.sql();
+            connection.prepare_cached(rows)?.exists(params![before_ms, 1])
+        })
+    }
+
+    /// Finished recordings of every account that are older, oldest first.
+    pub fn recordings_before(
+        &self,
+        before_ms: i64,
+        limit: u32,
+    ) -> Result<Vec<Recording>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT * FROM recordings WHERE created_ms < ?1
+                 AND status NOT IN ('in-progress', 'paused', 'processing')
+                 ORDER BY created_ms LIMIT ?2",
+            )?;
+            statement.query_map(params![before_ms, limit], Recording::from_row)?.collect()
         })
     }
 

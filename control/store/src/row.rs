@@ -154,6 +154,18 @@ sid_table!(
 );
 
 sid_table!(
+    /// Credentials of an account beside its token.
+    ApiKey in "api_keys" {
+        /// Account.
+        account_sid: String,
+        /// Name for people.
+        friendly_name: String,
+        /// Digest of the secret, in hex; the secret itself is not kept.
+        secret_sha256: String,
+    }
+);
+
+sid_table!(
     /// An application: a set of URLs that several numbers and calls can share.
     Application in "applications" {
         /// Account.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use rusqlite::Connection;
@@ -120,6 +120,7 @@ impl Store {
             synced: None,
             ops_max: config.batch_ops_max.max(1),
             counters: Arc::clone(&counters),
+            complained: None,
         };
         let thread = std::thread::Builder::new()
             .name("store".into())
@@ -189,7 +190,12 @@ struct Writer {
     synced: Option<bool>,
     ops_max: usize,
     counters: Arc<Counters>,
+    /// When a failure was last told in the log; `None` = the last transaction was written.
+    complained: Option<Instant>,
 }
+
+/// How often the log says that nothing can be written.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 
 impl Writer {
     fn run(&mut self, queue: &Receiver<Job>) {
@@ -211,13 +217,16 @@ impl Writer {
         let mut results = Vec::with_capacity(batch.len());
         let written = self.try_write(&batch, &mut results);
         if let Err(error) = written {
-            tracing::error!(%error, jobs = batch.len(), "store transaction failed");
+            self.complain(&error);
             if !self.connection.is_autocommit() {
                 let _ = self.connection.execute_batch("ROLLBACK");
             }
             results.clear();
             results.resize(batch.len(), Err(error));
         } else {
+            if self.complained.take().is_some() {
+                tracing::info!("the store can write again");
+            }
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
         }
         for (job, result) in batch.into_iter().zip(results) {
@@ -225,6 +234,15 @@ impl Writer {
                 if result.is_ok() { &self.counters.jobs } else { &self.counters.jobs_failed };
             counter.fetch_add(1, Ordering::Relaxed);
             (job.done)(result);
+        }
+    }
+
+    /// One line at first, then one for every while that it goes on.
+    fn complain(&mut self, error: &StoreError) {
+        let now = Instant::now();
+        if self.complained.is_none_or(|last| now.duration_since(last) >= COMPLAIN_EVERY) {
+            tracing::error!(%error, "the store cannot write; it is tried again and again");
+            self.complained = Some(now);
         }
     }
 

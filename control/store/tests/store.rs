@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 
 use control_store::{
     Account, Alert, AlertFilter, Call, CallFilter, Callback, CallbackState, Durability,
-    IncomingPhoneNumber, Job, NumberFilter, Page, PageOf, Recording, RecordingFilter,
+    IncomingPhoneNumber, Job, Kept, NumberFilter, Page, PageOf, Recording, RecordingFilter,
     RequestLogEntry, Session, Store, StoreConfig, StoreError, StoreOp, TimeRange, TimelineEntry,
 };
 
@@ -29,6 +29,10 @@ fn call(number: i64) -> Call {
         created_ms: number / 2,
         ..Call::default()
     }
+}
+
+fn prune(kept: Kept, before_ms: i64, rows_max: u32) -> StoreOp {
+    StoreOp::Prune { kept, before_ms, rows_max }
 }
 
 fn callback(call: &str, sequence: i64) -> Callback {
@@ -182,7 +186,7 @@ fn a_full_disk_fails_the_writers_and_later_room_lets_them_go_on() {
     assert!(store.stats().jobs_failed >= 1);
     let before = store.reader().timeline("CA1").unwrap().len();
     assert!(before > 10);
-    put(&store, vec![StoreOp::Prune { before_ms: 1000 }]);
+    put(&store, vec![prune(Kept::Timeline, 1000, 1000)]);
     put(&store, vec![entry(2000)]);
     assert_eq!(store.reader().timeline("CA1").unwrap().len(), 1);
 }
@@ -291,7 +295,7 @@ fn fbk_04_the_outbox_keeps_one_row_per_key_until_delivered_or_dead() {
     assert_eq!((pending[0].attempts, pending[0].next_at_ms), (1, 700));
     assert_eq!(store.reader().outbox_pending(ids[1], 10).unwrap(), []);
     assert_eq!(store.reader().outbox_pending_count().unwrap(), 1);
-    put(&store, vec![StoreOp::Prune { before_ms: 100 }]);
+    put(&store, vec![prune(Kept::Callbacks, 100, 10)]);
     assert_eq!(store.reader().outbox_of("CA1").unwrap().len(), 1);
     assert_eq!(store.reader().outbox_of("CA2").unwrap().len(), 0);
 }
@@ -373,4 +377,108 @@ fn an_upsert_keeps_the_date_of_creation() {
     assert_eq!((found.created_ms, found.updated_ms), (4, 99));
     assert_eq!(found.status, "failed");
     assert_eq!(store.reader().calls_unfinished().unwrap(), []);
+}
+
+#[test]
+fn what_is_old_goes_in_batches_and_what_is_at_work_stays() {
+    let (_folder, store) = open();
+    let mut ops: Vec<StoreOp> = (0..10)
+        .map(|number| {
+            let end_ms = Some(number * 10);
+            StoreOp::PutCall(Call { created_ms: number, end_ms, ..call(number) })
+        })
+        .collect();
+    // Old, but going on; old, and of a session that goes on; old and lost.
+    ops.push(StoreOp::PutCall(Call { status: "ringing".into(), created_ms: 0, ..call(20) }));
+    ops.push(StoreOp::PutSession(Session { sid: call(20).sid, epoch: 1, body: vec![] }));
+    let of_session = Call { session_sid: call(20).sid, end_ms: Some(1), ..call(21) };
+    ops.push(StoreOp::PutCall(of_session));
+    let lost = Call { answered_ms: Some(1_000), created_ms: 0, ..call(22) };
+    ops.push(StoreOp::PutCall(Call { status: "in-progress".into(), ..lost }));
+    ops.push(StoreOp::PutCall(Call { status: "queued".into(), ..call(23) }));
+    put(&store, ops);
+    let left = || {
+        let page = Page::first(100);
+        let calls = store.reader().calls("AC1", &CallFilter::default(), &page).unwrap();
+        let mut sids: Vec<String> = calls.items.into_iter().map(|call| call.sid).collect();
+        sids.sort();
+        sids
+    };
+    let sids = |numbers: &[i64]| numbers.iter().map(|n| call(*n).sid).collect::<Vec<_>>();
+
+    put(&store, vec![prune(Kept::Calls, 50, 3)]);
+    assert_eq!(left(), sids(&[3, 4, 5, 6, 7, 8, 9, 20, 21, 22, 23]));
+    assert!(store.reader().has_older(Kept::Calls, 50).unwrap());
+    put(&store, vec![prune(Kept::Calls, 50, 3)]);
+    assert_eq!(left(), sids(&[5, 6, 7, 8, 9, 20, 21, 22, 23]));
+    assert!(!store.reader().has_older(Kept::Calls, 50).unwrap());
+
+    assert_eq!(store.reader().calls_lost().unwrap(), sids(&[22, 23]));
+    for number in [22, 23, 5] {
+        put(&store, vec![StoreOp::EndLostCall { sid: call(number).sid, at_ms: 3_500 }]);
+    }
+    let ended = |number: i64| {
+        let call = store.reader().call(&call(number).sid).unwrap().unwrap();
+        (call.status, call.end_ms, call.duration_s)
+    };
+    assert_eq!(ended(22), ("completed".into(), Some(3_500), Some(3)));
+    assert_eq!(ended(23), ("failed".into(), Some(3_500), Some(0)));
+    assert_eq!(ended(5).1, Some(50), "it has an end");
+    assert_eq!(store.reader().calls_lost().unwrap(), Vec::<String>::new());
+
+    let old = |number: i64, status: &str| {
+        StoreOp::PutRecording(Recording {
+            sid: format!("RE{number}"),
+            account_sid: "AC1".into(),
+            call_sid: "CA1".into(),
+            status: status.into(),
+            created_ms: number,
+            ..Recording::default()
+        })
+    };
+    put(&store, vec![old(1, "completed"), old(2, "paused"), old(3, "absent"), old(9, "completed")]);
+    let found = store.reader().recordings_before(9, 10).unwrap();
+    let found: Vec<&str> = found.iter().map(|row| row.sid.as_str()).collect();
+    assert_eq!(found, ["RE1", "RE3"]);
+}
+
+#[test]
+fn every_kind_that_is_kept_can_be_pruned() {
+    let (_folder, store) = open();
+    put(
+        &store,
+        vec![
+            StoreOp::PutCall(Call { end_ms: Some(5), created_ms: 5, ..call(1) }),
+            StoreOp::PutAlert(Alert { sid: "NO1".into(), created_ms: 5, ..Alert::default() }),
+            StoreOp::AddCallback(Callback {
+                state: CallbackState::Dead,
+                created_ms: 5,
+                ..callback("CA1", 0)
+            }),
+            StoreOp::AddRequestLog(RequestLogEntry {
+                id: 0,
+                key: "k".into(),
+                account_sid: "AC1".into(),
+                call_sid: "CA1".into(),
+                at_ms: 5,
+                request: String::new(),
+                response: String::new(),
+            }),
+            StoreOp::AddTimeline(TimelineEntry {
+                session_sid: "CA1".into(),
+                sequence: 0,
+                leg_sid: None,
+                at_ms: 5,
+                body: String::new(),
+            }),
+        ],
+    );
+    for kept in Kept::ALL {
+        assert!(!store.reader().has_older(kept, 5).unwrap(), "{kept:?}");
+        assert!(store.reader().has_older(kept, 6).unwrap(), "{kept:?}");
+        put(&store, vec![prune(kept, 5, 10)]);
+        assert!(store.reader().has_older(kept, 6).unwrap(), "{kept:?}");
+        put(&store, vec![prune(kept, 6, 10)]);
+        assert!(!store.reader().has_older(kept, 6).unwrap(), "{kept:?}");
+    }
 }

@@ -106,6 +106,7 @@ impl FakeEdge {
     pub async fn connect(folder: &Path, control: &Control, region: &str) -> Self {
         let tls = Tls::load(&TlsFiles::of(&folder.join("pki"), "edge-eu-1")).unwrap();
         let plan = EndpointPlan {
+            key: "listen",
             bind: "127.0.0.1:0".parse().unwrap(),
             alpn: LINK_ALPN,
             accept: false,

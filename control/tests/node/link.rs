@@ -57,7 +57,7 @@ async fn a_region_that_the_certificate_does_not_prove_is_refused() {
     let mut edge = FakeEdge::connect(folder.path(), &control, "us").await;
     edge.hello(7).await;
     let Message::Refused(refused) = edge.hear().await else { panic!("not refused") };
-    assert!(refused.why.contains("claims to be node edge-eu-1 of region us"), "{}", refused.why);
+    assert!(refused.why.contains("not for node edge-eu-1 of region us"), "{}", refused.why);
     assert!(control.link.connected().is_empty());
 }
 

@@ -97,12 +97,12 @@ impl Admin {
 /// Binds a TCP port; a port that a killed process left behind can be bound at once.
 ///
 /// # Errors
-/// Names the address and what it was for.
-pub async fn bind(address: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+/// Names the address and the key of the configuration that asks for it.
+pub async fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     // tokio sets SO_REUSEADDR on listeners.
     TcpListener::bind(address)
         .await
-        .map_err(|error| anyhow::anyhow!("{what}: cannot listen on {address}: {error}"))
+        .map_err(|error| anyhow::anyhow!("`{key}` = {address}: cannot listen (TCP): {error}"))
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {

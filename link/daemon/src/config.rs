@@ -22,6 +22,7 @@
 //!
 //! The same function describes the keys ([`sample`], [`reference`]) when it is run over nothing.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub mod kind;
@@ -112,6 +113,8 @@ pub struct Reader {
     /// `Some` while keys are described instead of read.
     definitions: Option<Vec<Definition>>,
     frames: Vec<Frame>,
+    /// Where each key was written that has been read.
+    lines: HashMap<String, usize>,
 }
 
 struct Frame {
@@ -139,6 +142,7 @@ impl Reader {
             problems: Vec::new(),
             definitions: None,
             frames: vec![root],
+            lines: HashMap::new(),
         }
     }
 
@@ -215,14 +219,40 @@ impl Reader {
             return;
         }
         let shown = self.frames.last().map_or("", |frame| frame.shown.as_str());
+        let key = format!("{shown}{key}");
         self.problems.push(Problem {
             file: self.file.clone(),
-            line: self.line(),
-            key: format!("{shown}{key}"),
+            // The key's own line, or that of the table where it would be.
+            line: self.lines.get(&key).copied().unwrap_or_else(|| self.line()),
+            key,
             value: Some(value.to_string()),
             allowed: allowed.into(),
             hint: None,
         });
+    }
+
+    /// Refuses entries of a list of the present table that say the same as one before: `values` are
+    /// what `key` of each entry stands for.
+    pub fn refuse_repeats(
+        &mut self,
+        list: &str,
+        key: &str,
+        values: impl IntoIterator<Item = String>,
+    ) {
+        let mut first: HashMap<String, usize> = HashMap::new();
+        for (index, value) in values.into_iter().enumerate() {
+            let place = index + 1;
+            let before = *first.entry(value.clone()).or_insert(place);
+            if before != place {
+                let allowed = format!("allowed is each one once, {list}[{before}] has it already");
+                self.refuse(&format!("{list}[{place}].{key}"), value, allowed);
+            }
+        }
+    }
+
+    /// Whether a key, by its whole path, was refused already: nothing follows from its stand-in.
+    pub fn is_refused(&self, path: &str) -> bool {
+        self.problems.iter().any(|problem| problem.key == path)
     }
 
     /// True while keys are only described: there are no values, so cross-checks say nothing.
@@ -270,7 +300,9 @@ impl Reader {
         let frame = self.frames.last_mut()?;
         frame.known.push(name);
         let index = frame.table.entries.iter().position(|(key, _)| key == name)?;
-        Some(frame.table.entries.remove(index).1)
+        let node = frame.table.entries.remove(index).1;
+        self.lines.insert(format!("{}{name}", frame.shown), node.line);
+        Some(node)
     }
 
     fn line(&self) -> usize {

@@ -160,6 +160,8 @@ fn base_transport(timing: Timing) -> TransportConfig {
 /// What an endpoint does: accept, connect or both.
 #[derive(Debug, Clone)]
 pub struct EndpointPlan<'a> {
+    /// Key of the configuration that asks for the address.
+    pub key: &'a str,
     /// Address to bind; port 0 = any.
     pub bind: SocketAddr,
     /// Which protocol is spoken, [`LINK_ALPN`] or [`TRUNK_ALPN`].
@@ -178,8 +180,9 @@ pub struct EndpointPlan<'a> {
 /// # Errors
 /// Names the address that cannot be bound.
 pub fn endpoint(tls: &Tls, plan: &EndpointPlan<'_>) -> anyhow::Result<Endpoint> {
-    let socket = udp_socket(plan.bind, plan.socket_buffer_bytes)
-        .with_context(|| format!("cannot bind UDP {}", plan.bind))?;
+    let socket = udp_socket(plan.bind, plan.socket_buffer_bytes).map_err(|error| {
+        anyhow::anyhow!("`{}` = {}: cannot listen (UDP): {error}", plan.key, plan.bind)
+    })?;
     let server = plan.accept.then(|| server_config(tls, plan)).transpose()?;
     let runtime = Arc::new(TokioRuntime);
     let mut endpoint = Endpoint::new(endpoint_config(tls, plan.alpn)?, server, socket, runtime)?;

@@ -71,7 +71,7 @@ pub enum IdentityError {
     #[error("the certificate does not name exactly one node (tandem://region/…/node/…)")]
     NoNode,
     /// The peer claims to be somebody else.
-    #[error("the certificate is for {certified}, but the peer claims to be {claimed}")]
+    #[error("the certificate is for {certified}, not for {claimed}")]
     Mismatch {
         /// In the certificate.
         certified: Identity,

@@ -69,6 +69,7 @@ impl LinkEnd {
         let (sender, frames) = channel();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let plan = EndpointPlan {
+            key: "listen",
             bind: listen.as_ref().map_or(any, |(address, _)| *address),
             alpn: LINK_ALPN,
             accept: listen.is_some(),

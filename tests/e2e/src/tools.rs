@@ -18,6 +18,14 @@ pub fn python() -> PathBuf {
     root().join("target/venv/bin/python")
 }
 
+/// The Node that has the outside packages.
+pub fn node() -> Command {
+    let folder = root().join("target/node");
+    let mut command = Command::new(folder.join("node"));
+    command.env("NODE_PATH", folder.join("node_modules"));
+    command
+}
+
 /// Whether a program can be run.
 pub fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,6 +1,9 @@
 //! OPS, TEN: configuration, drain, overload, metrics, storage, tools, isolation.
 
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -76,6 +79,23 @@ fn ops_01_nothing_is_bound_when_one_key_is_wrong() -> Result<()> {
     assert!(!said.to_lowercase().contains("in use"), "{said}");
     let check = Command::new(program()).args(["config", "check", "edge"]).arg(&file).output()?;
     assert!(!check.status.success());
+    world.finish()
+}
+
+#[test]
+fn ops_01_ports_that_are_taken_are_told_with_their_keys() -> Result<()> {
+    let world = Setup::with("<Hangup/>")?.begin()?;
+    // A second process from the same file: everything is taken.
+    let output = Command::new(program())
+        .args(["control", "--config"])
+        .arg(&world.control.config)
+        .output()
+        .context("control")?;
+    ensure!(!output.status.success());
+    let text = String::from_utf8_lossy(&output.stderr);
+    for key in ["`api.listen` = ", "`admin.listen` = ", "`link.listen` = "] {
+        ensure!(text.contains(key), "{key} not in\n{text}");
+    }
     world.finish()
 }
 
@@ -184,6 +204,68 @@ fn ops_05_what_was_written_is_there_after_a_restart() -> Result<()> {
     let again = world.bank.add(world.caller("+15550088", [Step::WaitAnswer(5_000)]))?;
     again.wait_ended(LIMIT)?;
     world.app.wait_for("/start", 2, LIMIT)?;
+    world.finish()
+}
+
+#[test]
+fn ops_05_what_was_accepted_is_there_exactly_once_after_kill_9() -> Result<()> {
+    const THREADS: usize = 8;
+    let mut world = Setup::with("<Hangup/>")?.begin()?;
+    let url = world.control.account_url("/IncomingPhoneNumbers.json");
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let (url, stop) = (url.clone(), stop.clone());
+            std::thread::spawn(move || {
+                let mut answers = Vec::new();
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let number = format!("+1777{thread}{number:05}");
+                    let form = [("PhoneNumber", number.as_str())];
+                    // No answer: the process was killed, whatever it had done.
+                    let answer = http::post(&url, Some((ACCOUNT, TOKEN)), &form);
+                    let status = answer.map_or(0, |answer| answer.status);
+                    if status == 0 {
+                        pause_ms(20);
+                    }
+                    answers.push((number, status));
+                }
+                answers
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        pause_ms(400);
+        world.control.process.kill()?;
+        world.rig.control_again(&mut world.control)?;
+    }
+    pause_ms(200);
+    stop.store(true, Ordering::Relaxed);
+    let answers: BTreeMap<String, u16> =
+        writers.into_iter().flat_map(|writer| writer.join().unwrap_or_default()).collect();
+    let mut found: BTreeMap<String, u32> = BTreeMap::new();
+    let mut page = Some("/IncomingPhoneNumbers.json?PageSize=1000&PhoneNumber=%2B1777".to_owned());
+    while let Some(path) = page {
+        let list = world.api(&path)?;
+        for row in list["incoming_phone_numbers"].as_array().context("a list")? {
+            *found.entry(text(row, "phone_number").to_owned()).or_default() += 1;
+        }
+        let next = list["next_page_uri"].as_str();
+        page = next.and_then(|next| Some(next.split_once(ACCOUNT)?.1.to_owned()));
+    }
+    let accepted = answers.values().filter(|status| **status == 201).count();
+    ensure!(accepted > 100, "{accepted} of {} accepted", answers.len());
+    for (number, status) in &answers {
+        let times = found.get(number).copied().unwrap_or(0);
+        let right = match status {
+            201 => times == 1,
+            0 => times <= 1,
+            _ => times == 0,
+        };
+        ensure!(right, "{number}: answered {status}, there {times} times");
+    }
     world.finish()
 }
 

@@ -374,6 +374,19 @@ fn tel_08_the_stock_sdk_runs_a_call() -> Result<()> {
 }
 
 #[test]
+fn tel_08_the_stock_sdk_for_node_runs_a_call() -> Result<()> {
+    let world =
+        Setup::new()?.page("/loop", Page::verbs("<Play loop='0'>/700.wav</Play>")).begin()?;
+    let bob = world.answer([Step::Answer])?;
+    let mut command = tools::node();
+    command.arg(tools::conformance("sdk.js")).arg(world.control.url(""));
+    command.args([ACCOUNT, TOKEN, BOB, NUMBER]).arg(world.app.url("/loop"));
+    tools::run(command, Duration::from_secs(20))?;
+    ended(&bob)?;
+    world.finish()
+}
+
+#[test]
 fn tel_03_the_stock_validator_accepts_every_webhook() -> Result<()> {
     let world = Setup::with("<Gather numDigits='1' action='/a?name=J%C3%BCrgen&amp;x={Digits}'><Play>/700.wav</Play></Gather>")?
         .page("/a", Page::verbs("<Dial action='/b?' method='GET'><Number statusCallback='/status' \

@@ -38,6 +38,11 @@ pub struct Arguments {
 /// # Errors
 /// If something could not be started, or a call did not do what it should.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let known = |only: &&String| !SCENARIOS.iter().any(|(letter, _)| *letter == **only);
+    if let Some(unknown) = arguments.only.iter().find(known) {
+        let letters: Vec<&str> = SCENARIOS.iter().map(|(letter, _)| *letter).collect();
+        anyhow::bail!("there is no call {unknown:?}; there are {}", letters.join(", "));
+    }
     let start = Instant::now();
     let program = std::env::current_exe().context("own path")?;
     let mut stage = Stage::new(&program, &mut |line| show::progress(line))?;

@@ -37,7 +37,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for path in &written {
         println!("wrote {}", path.display());
     }
-    println!("next: tandem up {}", arguments.folder.display());
+    let folder = arguments.folder.display();
+    println!("account {} with its secret in {folder}/account.token", account(&arguments.folder)?);
+    println!("number  +15550100 asks http://127.0.0.1:8000/voice.xml ({folder}/control.toml)");
+    println!("next    tandem up {folder}");
     Ok(())
 }
 
@@ -68,6 +71,14 @@ pub fn make(
         .replace("{address}", &address.to_string());
     write_new(&folder.join("edge.toml"), &edge, 0o644, &mut written)?;
     Ok(written)
+}
+
+/// The account that the folder's configuration begins with.
+fn account(folder: &Path) -> anyhow::Result<String> {
+    let path = folder.join("control.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let sid = text.lines().find_map(|line| line.strip_prefix("sid = \"")?.strip_suffix('"'));
+    Ok(sid.unwrap_or("of control.toml").to_owned())
 }
 
 fn hex(rng: &mut impl rand::Rng) -> String {

@@ -1,6 +1,7 @@
 //! `tandem`: one program for everything — first start, both daemons, all in one, demonstration.
 
 mod calls;
+mod certificate;
 mod demo;
 mod init;
 mod signature;
@@ -36,6 +37,8 @@ struct Arguments {
 enum Command {
     /// Make certificates, an account and configurations for a first start.
     Init(init::Arguments),
+    /// Make or renew the certificate of a node.
+    Certificate(certificate::Arguments),
     /// Run control and one edge in this process, from a folder made by `init`.
     Up(up::Arguments),
     /// Start two regions with 80 ms between them, make real calls, show what was measured.
@@ -106,6 +109,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(arguments) => init::run(&arguments),
+        Command::Certificate(arguments) => certificate::run(&arguments),
         Command::Up(arguments) => up::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Control(DaemonArguments { config, check }) => control::run_file(&config, check),

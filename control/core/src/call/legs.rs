@@ -219,8 +219,8 @@ impl Session {
         record.end_reason = Some(e.reason);
         record.end_whose = Some(e.whose);
         record.sip_status = e.sip_status;
-        if e.sip_status.is_some() {
-            // Refused at once, without ringing: it was dialled all the same.
+        if e.sip_status.is_some() || e.reason != EndReason::NodeLost {
+            // Refused or given up at once, without ringing: it was dialled all the same.
             record.started_unix_ms = record.started_unix_ms.or(Some(record.created_unix_ms));
         }
         record.stats = Some(e.stats);

@@ -1,168 +1,24 @@
 //! The REST actions: create, redirect, hang up.
 
 use link_proto::call::{Blame, CallCommand, DialParams, EndReason};
-use link_proto::media::{AudioCodec, RecordTrack};
-use link_proto::{AccountSid, ApplicationSid, CallSid, RecordingSid};
+use link_proto::media::AudioCodec;
+use link_proto::{AccountSid, CallSid, RecordingSid};
 
+use super::form::{self, Form, error};
 use super::runner::Activity;
 use crate::api::ApiError;
 use crate::call::legs::NewLeg;
-use crate::call::recording::{Change, RecordOptions};
+use crate::call::recording::Change;
 use crate::call::session::Session;
 use crate::call::turn::Turn;
-use crate::directory::{Fallback, StatusTarget, UrlMethod, VoiceUrls};
-use crate::doc::Document;
+use crate::directory::StatusTarget;
 use crate::error_code as code;
-use crate::io::Method;
 use crate::record::Direction;
-use crate::webhook::fallback::{self, Fallbacks};
+use crate::webhook::fallback::Fallbacks;
 
-const TWIML_CHARACTERS_MAX: usize = 4_000;
 pub(crate) const TIMEOUT_BUFFER_MS: u64 = 5_000;
-
-pub(crate) fn error(status: u16, code: u32, detail: &str) -> ApiError {
-    let text = code::text(code);
-    let message = if detail.is_empty() { text.to_owned() } else { format!("{text}: {detail}") };
-    ApiError { status, code, message }
-}
-
-/// Parameters by name.
-pub(crate) struct Form<'a>(pub &'a [(String, String)]);
-
-impl Form<'_> {
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
-    }
-
-    fn all(&self, name: &str) -> Vec<String> {
-        let values = self.0.iter().filter(|(known, _)| known == name);
-        let words = values.flat_map(|(_, value)| value.split([' ', ',']));
-        words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
-    }
-
-    fn method(&self, name: &str) -> Result<Method, ApiError> {
-        let Some(value) = self.get(name) else { return Ok(Method::Post) };
-        Method::parse(value).ok_or_else(|| error(400, code::API_PARAMETER, name))
-    }
-
-    pub(crate) fn number(&self, name: &str, low: u64, high: u64) -> Result<Option<u64>, ApiError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        let number = value.parse().ok().filter(|n| (low..=high).contains(n));
-        number.map(Some).ok_or_else(|| error(400, code::API_PARAMETER, name))
-    }
-
-    pub(crate) fn url(
-        &self,
-        url: &str,
-        method: &str,
-        bad: u32,
-    ) -> Result<Option<UrlMethod>, ApiError> {
-        let Some(value) = self.get(url) else { return Ok(None) };
-        let absolute = crate::webhook::request::resolve(None, value);
-        let url = absolute.ok_or_else(|| error(400, bad, value))?;
-        Ok(Some(UrlMethod { url, method: self.method(method)? }))
-    }
-
-    /// URLs of the call: those of the application, else the form's own.
-    fn voice(&self, turn: &Turn<'_>, account: AccountSid) -> Result<VoiceUrls, ApiError> {
-        if let Some(application) = self.application(turn, account)? {
-            let found = turn.directory.applications.get(&application);
-            return Ok(found.map(|found| found.voice.clone()).unwrap_or_default());
-        }
-        let status =
-            self.url("StatusCallback", "StatusCallbackMethod", code::API_STATUS_CALLBACK_INVALID)?;
-        let mut events = self.all("StatusCallbackEvent");
-        if events.is_empty() {
-            events.push("completed".to_owned());
-        }
-        Ok(VoiceUrls {
-            voice: self.url("Url", "Method", code::API_URL_INVALID)?,
-            fallbacks: self.fallbacks()?,
-            status: status.map(|target| StatusTarget { target, events }).into_iter().collect(),
-        })
-    }
-
-    /// `FallbackUrl`, which takes every error, and after it those of `FallbackUrls`.
-    fn fallbacks(&self) -> Result<Vec<Fallback>, ApiError> {
-        let first = self.url("FallbackUrl", "FallbackMethod", code::API_URL_INVALID)?;
-        let more = fallback::parse_list(self.get("FallbackUrls").unwrap_or_default())
-            .map_err(|why| error(400, code::API_PARAMETER, &format!("FallbackUrls: {why}")))?;
-        let first = first.map(|target| Fallback { target, classes: Vec::new() });
-        Ok(first.into_iter().chain(more).collect())
-    }
-
-    /// `RecordingChannels`, `RecordingTrack`, `Trim` and the callback of a recording.
-    fn record_options(&self) -> Result<RecordOptions, ApiError> {
-        let wrong = |name| error(400, code::API_PARAMETER, name);
-        let word = |name| self.get(name).map(str::to_ascii_lowercase);
-        let mut events = self.all("RecordingStatusCallbackEvent");
-        if events.is_empty() {
-            events.push("completed".to_owned());
-        }
-        let callback = self.url(
-            "RecordingStatusCallback",
-            "RecordingStatusCallbackMethod",
-            code::API_STATUS_CALLBACK_INVALID,
-        )?;
-        Ok(RecordOptions {
-            track: match word("RecordingTrack").as_deref() {
-                None | Some("both") => RecordTrack::Both,
-                Some("inbound") => RecordTrack::Received,
-                Some("outbound") => RecordTrack::Sent,
-                Some(_) => return Err(wrong("RecordingTrack")),
-            },
-            dual: match word("RecordingChannels").as_deref() {
-                None | Some("mono") => false,
-                Some("dual") => true,
-                Some(_) => return Err(wrong("RecordingChannels")),
-            },
-            trim: match word("Trim").as_deref() {
-                Some("trim-silence") => true,
-                None | Some("do-not-trim") => false,
-                Some(_) => return Err(wrong("Trim")),
-            },
-            callback,
-            events,
-        })
-    }
-
-    fn application(
-        &self,
-        turn: &Turn<'_>,
-        account: AccountSid,
-    ) -> Result<Option<ApplicationSid>, ApiError> {
-        let Some(text) = self.get("ApplicationSid") else { return Ok(None) };
-        let sid: Option<ApplicationSid> = text.parse().ok();
-        let owned = |sid: &ApplicationSid| {
-            turn.directory.applications.get(sid).is_some_and(|found| found.account == account)
-        };
-        let known = sid.filter(owned);
-        known.map(Some).ok_or_else(|| error(400, code::API_APPLICATION_UNKNOWN, text))
-    }
-
-    fn document(&self, turn: &Turn<'_>) -> Result<Option<Document>, ApiError> {
-        let Some(text) = self.get("Twiml") else { return Ok(None) };
-        if text.chars().count() > TWIML_CHARACTERS_MAX {
-            return Err(error(400, code::API_PARAMETER, "Twiml is too long"));
-        }
-        crate::doc::parse::parse(text.as_bytes(), Some("utf-8"), turn.config.document_bytes_max)
-            .map(Some)
-            .map_err(|e| error(400, e.code, &e.message))
-    }
-}
-
-/// A phone number or SIP URI.
-fn address(text: &str) -> Option<String> {
-    if let Some(rest) = text.strip_prefix("sips:").or_else(|| text.strip_prefix("sip:")) {
-        let fine = !rest.is_empty() && text.len() < 255;
-        return (fine && !rest.chars().any(|c| " <>\"\r\n".contains(c))).then(|| text.to_owned());
-    }
-    let number: String = text.chars().filter(|c| !" -().".contains(*c)).collect();
-    let digits = number.strip_prefix('+').unwrap_or(&number);
-    let fine = (2..=32).contains(&digits.len()) && digits.bytes().all(|c| c.is_ascii_digit());
-    fine.then_some(number)
-}
+const TIMEOUT_S_MAX: u64 = 600;
+const TIME_LIMIT_S_MAX: u64 = 86_400;
 
 /// `POST Calls`: a session whose first leg is called.
 pub(crate) fn create_call(
@@ -171,14 +27,20 @@ pub(crate) fn create_call(
     form: &[(String, String)],
 ) -> Result<Session, ApiError> {
     let form = Form(form);
+    form.refuse(&form::UNAVAILABLE)?;
     if !turn.directory.accounts.get(&account).is_some_and(|account| account.active) {
         return Err(error(403, code::API_FORBIDDEN, ""));
     }
     let to = form.get("To").ok_or_else(|| error(400, code::API_TO_MISSING, ""))?;
-    let to = address(to).ok_or_else(|| error(400, code::API_TO_INVALID, to))?;
+    let to = form::address(to).ok_or_else(|| error(400, code::API_TO_INVALID, to))?;
     let from = form.get("From").ok_or_else(|| error(400, code::API_FROM_MISSING, ""))?;
-    let from = address(from).ok_or_else(|| error(400, code::API_FROM_INVALID, from))?;
-    let caller_id = form.get("CallerId").map_or_else(|| from.clone(), str::to_owned);
+    let from = form::address(from).ok_or_else(|| error(400, code::API_FROM_INVALID, from))?;
+    let caller_id = match form.get("CallerId") {
+        None => from.clone(),
+        Some(text) => {
+            form::caller_id(text).ok_or_else(|| error(400, code::API_FROM_INVALID, "CallerId"))?
+        }
+    };
     for shown in [&from, &caller_id] {
         if !turn.directory.may_show(account, shown) {
             return Err(error(400, code::API_FROM_UNVERIFIED, shown));
@@ -187,10 +49,23 @@ pub(crate) fn create_call(
     let voice = form.voice(turn, account)?;
     let document = if voice.voice.is_some() { None } else { form.document(turn)? };
     if voice.voice.is_none() && document.is_none() {
-        return Err(error(400, code::API_URL_INVALID, "Url, Twiml or ApplicationSid is required"));
+        let why = match form.get("ApplicationSid") {
+            Some(_) => "the application has no VoiceUrl",
+            None => "Url, Twiml or ApplicationSid is required",
+        };
+        return Err(error(400, code::API_URL_INVALID, why));
     }
-    let timeout_s = form.number("Timeout", 1, 600)?.unwrap_or(60);
-    let time_limit_s = form.number("TimeLimit", 1, 86_400)?;
+    let timeout_s = form
+        .number("Timeout", 1, TIMEOUT_S_MAX)
+        .map_err(|e| ApiError { code: code::API_TIMEOUT_INVALID, ..e })?
+        .unwrap_or(60);
+    let time_limit_s = form.number("TimeLimit", 1, TIME_LIMIT_S_MAX)?;
+    // All options are looked at, also those of a recording that is not asked for.
+    let record = form.record_options(true)?;
+    let record = form.boolean("Record")?.then_some(record);
+    let first_digits = form.digits("SendDigits")?;
+    let (username, password) =
+        (form.credential("SipAuthUsername")?, form.credential("SipAuthPassword")?);
     let home = default_edge(turn).ok_or_else(|| error(503, code::API_NO_ROUTE, ""))?;
     let (node, target) = super::dialing::route(turn, &home, &to);
     if !turn.nodes.takes_calls(&node) {
@@ -221,26 +96,17 @@ pub(crate) fn create_call(
         codecs: Vec::new(),
         timeout_ms: timeout_s * 1_000 + TIMEOUT_BUFFER_MS,
         headers: Vec::new(),
-        username: form.get("SipAuthUsername").map(str::to_owned),
-        password: form.get("SipAuthPassword").map(str::to_owned),
+        username,
+        password,
         near_leg: None,
     };
-    if form.get("Record").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
-        session.facts.record = Some(form.record_options()?);
-    }
+    session.facts.record = record;
     session.dial(turn, new, params);
     if let Some(limit_s) = time_limit_s {
         session.command(turn, sid, CallCommand::TimeLimit { limit_ms: limit_s * 1_000 });
     }
-    session.facts.first_digits = form.get("SendDigits").and_then(send_digits);
+    session.facts.first_digits = first_digits;
     Ok(session)
-}
-
-/// Digits to be played after the answer.
-pub(crate) fn send_digits(digits: &str) -> Option<crate::verb::Play> {
-    let fine = digits.len() <= 32 && digits.chars().all(|c| "0123456789*#wW".contains(c));
-    let content = crate::verb::PlayContent::Digits(digits.to_owned());
-    fine.then_some(crate::verb::Play { content, times: 1 })
 }
 
 pub(crate) fn default_edge(turn: &Turn<'_>) -> Option<link_proto::NodeId> {
@@ -314,7 +180,7 @@ impl Session {
         let fallbacks = form.fallbacks()?;
         let status =
             form.url("StatusCallback", "StatusCallbackMethod", code::API_STATUS_CALLBACK_INVALID)?;
-        let limit_s = form.number("TimeLimit", 1, 86_400)?;
+        let limit_s = form.number("TimeLimit", 1, TIME_LIMIT_S_MAX)?;
         if target.is_some() || document.is_some() {
             if leg != self.sid {
                 return Err(not_now("a dialled leg has no instructions of its own"));
@@ -352,7 +218,9 @@ impl Session {
         recording: RecordingSid,
         form: &[(String, String)],
     ) -> Result<(), ApiError> {
-        let options = Form(form).record_options()?;
+        let form = Form(form);
+        form.refuse(&["RecordingConfigurationId"])?;
+        let options = form.record_options(false)?;
         let state = self.legs.get(&leg).filter(|leg| !leg.ended() && !leg.hanging_up);
         if !state.is_some_and(|leg| leg.answered()) {
             return Err(error(400, code::API_NOT_IN_STATE, "the call is not in progress"));

@@ -6,7 +6,8 @@ use link_proto::media::AudioCodec;
 use link_proto::{AccountSid, CallSid};
 use serde::{Deserialize, Serialize};
 
-use super::control::{Form, TIMEOUT_BUFFER_MS, default_edge, error, send_digits};
+use super::control::{TIMEOUT_BUFFER_MS, default_edge};
+use super::form::{Form, error};
 use crate::api::ApiError;
 use crate::call::legs::NewLeg;
 use crate::call::session::{Session, Timer};
@@ -57,6 +58,7 @@ pub(crate) fn verify(
     if turn.directory.is_verified(account, number) {
         return Err(error(400, code::API_NUMBER_VERIFIED, number));
     }
+    let extension = form.digits("Extension")?;
     let delay_s = form.number("CallDelay", 0, 60)?.unwrap_or(0);
     let status =
         form.url("StatusCallback", "StatusCallbackMethod", code::API_STATUS_CALLBACK_INVALID)?;
@@ -83,7 +85,7 @@ pub(crate) fn verify(
     let ask = "This number is to be shown to people called from an application. \
                Please key in the code that you were given.";
     session.run.document = question(&verification, ask);
-    session.facts.first_digits = form.get("Extension").and_then(send_digits);
+    session.facts.first_digits = extension;
     let events = vec!["completed".to_owned()];
     let new = NewLeg {
         sid,

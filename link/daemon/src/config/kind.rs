@@ -116,6 +116,22 @@ pub fn ip_address() -> Kind<std::net::IpAddr> {
     parsed("an IP address, for example \"192.0.2.7\"", |text| text.parse().ok())
 }
 
+/// A SIP URI in which `{number}` stands for the dialled number.
+pub fn sip_uri_for_number() -> Kind<String> {
+    parsed("a sip: or sips: URI with a host, with {number} for the number", |text| {
+        let rest = text.strip_prefix("sip:").or_else(|| text.strip_prefix("sips:"))?;
+        let filled = rest.replace("{number}", "0");
+        let target = filled.split([';', '?']).next()?;
+        let host = target.rsplit('@').next()?;
+        // The port may be left out; an address of IPv6 is in brackets.
+        let port = host.rsplit_once(':').filter(|_| !host.ends_with(']')).map(|(_, port)| port);
+        let good = !host.is_empty()
+            && filled.chars().all(|c| c.is_ascii_graphic() && !"{}<>\"".contains(c))
+            && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
+        good.then(|| text.to_owned())
+    })
+}
+
 /// `host:port` of another daemon; the host may be a name.
 pub fn remote_address() -> Kind<String> {
     parsed("host:port, for example \"control.example.net:7443\"", |text| {

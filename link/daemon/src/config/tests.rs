@@ -76,7 +76,7 @@ hosts = ["self"]
             r#"c.toml:7: `log.format` = "xml": allowed is one of "text", "json""#,
             "c.toml:8: `account[1].name` is missing: allowed is a text of 1 to 1000 bytes without control characters",
             r#"c.toml:9: `account[1].hosts` = ["x", 7]: allowed is a list of at most 3, each a name of 1 to 63 letters a-z, digits and hyphens inside"#,
-            "c.toml:10: `account[2].hosts` = self: must not contain the account's own name",
+            "c.toml:12: `account[2].hosts` = self: must not contain the account's own name",
             "c.toml:13: `lnk` is not a known key; did you mean `link`?",
         ]
     );
@@ -138,4 +138,31 @@ proptest::proptest! {
     fn any_text_is_read_or_refused(text in "[a-z\\[\\]=\". \n0-9{},#']{0,120}") {
         let _ = check(&text);
     }
+}
+
+#[test]
+fn repeats_are_told_with_their_own_line_and_nothing_follows_from_a_refused_key() {
+    let problems = parse(
+        "c.toml",
+        "a = \"one\"\n[[node]]\nname = \"x\"\n[[node]]\nname = \"y\"\n[[node]]\nname = \"x\"\n",
+        Path::new("/"),
+        |r: &mut Reader| {
+            let a = r.key("a", "A.").default(1).read(kind::integer(1..=9));
+            let nodes = r.tables("node", "Nodes.", 9, |r| {
+                r.key("name", "Name.").example("x").read(kind::name())
+            });
+            r.refuse_repeats("node", "name", nodes);
+            if !r.is_refused("a") {
+                r.refuse("a", a, "never");
+            }
+        },
+    );
+    let problems: Vec<String> = problems.unwrap_err().0.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            r#"c.toml:1: `a` = "one": allowed is a whole number from 1 to 9"#,
+            "c.toml:7: `node[3].name` = x: allowed is each one once, node[1] has it already",
+        ]
+    );
 }

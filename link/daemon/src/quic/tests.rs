@@ -15,7 +15,7 @@ fn tls(folder: &Path, region: &str, node: &str, days: u32) -> Tls {
 
 fn plan(alpn: &[u8], bind: SocketAddr, accept: bool) -> EndpointPlan<'_> {
     let transport = LinkSettings::default().transport();
-    EndpointPlan { bind, alpn, accept, socket_buffer_bytes: 0, transport }
+    EndpointPlan { key: "listen", bind, alpn, accept, socket_buffer_bytes: 0, transport }
 }
 
 fn server(tls: &Tls) -> (Endpoint, SocketAddr) {
@@ -68,7 +68,7 @@ async fn both_ends_learn_who_the_other_is() {
     assert_eq!(peer_identity(&pair.edge).unwrap(), identity("core", "control-1"));
     // What an edge says in its first message is held against that.
     let claim = peer_identity(&pair.control).unwrap().require("us", "edge-1");
-    assert!(claim.unwrap_err().to_string().contains("claims to be node edge-1 of region us"));
+    assert!(claim.unwrap_err().to_string().contains("not for node edge-1 of region us"));
 }
 
 #[tokio::test]
@@ -217,6 +217,7 @@ async fn a_restart_is_noticed_at_the_next_packet() {
     let timing = Timing { idle: Duration::from_secs(60), ..Timing::default() };
     let settings = LinkSettings { timing, ..LinkSettings::default() };
     let patient = |bind, accept| EndpointPlan {
+        key: "listen",
         transport: settings.transport(),
         ..plan(LINK_ALPN, bind, accept)
     };
@@ -254,6 +255,7 @@ async fn trunk_datagrams_flow_under_the_provisioned_rate() {
     let settings = TrunkSettings::for_calls(500, Duration::from_millis(200));
     assert_eq!(settings.rate_bytes_per_s, 10_000_000);
     let plan = |accept| EndpointPlan {
+        key: "listen",
         bind: localhost(),
         alpn: TRUNK_ALPN,
         accept,
