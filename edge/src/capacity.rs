@@ -99,7 +99,7 @@ impl Needs {
 
     fn judge_ports(&self, machine: &Machine, warnings: &mut Vec<String>) {
         let (first, last) = self.ports;
-        let pairs = (u64::from(last.saturating_sub(first)) + 1) / 2;
+        let pairs = u64::from(last.saturating_sub(first)).div_ceil(2);
         if pairs < self.pairs {
             let mut text = format!(
                 "media.ports = {first}-{last} are {pairs} pairs; sip.legs_max = {} and those that \
