@@ -297,7 +297,7 @@ fn sipp(world: &World, scenario: &str, at: SocketAddr, more: &[&str]) -> Result<
     command.current_dir(world.rig.folder()).args(more);
     command.arg("-sf").arg(tools::conformance(&format!("sipp/{scenario}.xml")));
     command.args(["-m", "1", "-nostdin", "-i", "127.0.0.1", "-p", &at.port().to_string()]);
-    command.args(["-mi", "127.0.0.1", "-mp", &(ports::udp()?.port() & !1).to_string()]);
+    command.args(["-mi", "127.0.0.1", "-mp", &ports::rtp_range(2).0.to_string()]);
     command.args(["-timeout", "10s", "-timeout_error", "-trace_err"]);
     Process::spawn(scenario, command, &world.rig.folder().join(format!("{scenario}.log")))
 }
