@@ -55,7 +55,7 @@ impl Flood {
                 }
                 if number.is_multiple_of(BURST) {
                     while socket.recv(&mut answers).is_ok() {}
-                    std::thread::sleep(Duration::from_millis(1));
+                    crate::machine::pause(Duration::from_millis(1));
                 }
             }
         });
@@ -94,7 +94,7 @@ pub fn tick_flood(context: &Context) -> anyhow::Result<Outcome> {
         drop(flood);
         clean += usize::from(quiet && complaints.is_empty());
         pairs.push((before, under));
-        std::thread::sleep(Duration::from_millis(200));
+        crate::machine::pause(Duration::from_millis(200));
     }
     let mut outcome = Outcome::new("tick_flood");
     outcome.headings(&["lateness of frames, µs", "p50", "p90", "p99", "max"]);

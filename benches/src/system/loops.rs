@@ -74,7 +74,7 @@ fn of_loop(
         fifo_priority.is_none() || thread.started.fifo,
         "SCHED_FIFO was refused: run as root or raise RLIMIT_RTPRIO"
     );
-    std::thread::sleep(time);
+    crate::machine::pause(time);
     doorbell.ring();
     let late = reported.recv_timeout(Duration::from_secs(5))?;
     thread.stop()?;

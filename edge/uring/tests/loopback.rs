@@ -542,6 +542,7 @@ fn deadlines_between_many_datagrams_are_kept() {
     let (peer, _) = phone(address);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        #[allow(clippy::disallowed_methods, reason = "a sender with a pace")]
         scope.spawn(|| {
             // Not for ever, whatever becomes of the test.
             for _ in 0..20_000 {

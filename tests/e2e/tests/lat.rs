@@ -13,8 +13,6 @@ use tandem_load::{Codec, EventKind, Phone, PhoneHandle, PhoneReport, Step, mouth
 use tandem_rig::process::wait_for;
 use tandem_rig::{Page, RoutePlan};
 
-/// LAT-07, plus what a shared machine adds.
-
 fn talk(ms: u64) -> Vec<Step> {
     vec![Step::Ring(200), Step::Answer, Step::wait_tone(ALICE_HZ), Step::Wait(ms), Step::Hangup]
 }

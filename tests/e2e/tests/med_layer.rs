@@ -371,7 +371,7 @@ fn work_of(node: &MediaNode) -> Result<f64> {
 fn med_01_parts_run_in_processes_of_their_own() -> Result<()> {
     let rig = tandem_rig::Rig::temporary(&e2e::world::program())?;
     let parts = ["transcoder", "speech"];
-    let mut nodes = vec![rig.media("media-1", &parts, "")?, rig.media("media-2", &parts, "")?];
+    let mut nodes = [rig.media("media-1", &parts, "")?, rig.media("media-2", &parts, "")?];
     // What a part does not do, it does not answer.
     assert_eq!(http::get(&format!("{}/media?text=x", nodes[0].url), None)?.status, 404);
     let urls = |path: &str| nodes.iter().map(|n| format!("{}{path}", n.url)).collect::<Vec<_>>();

@@ -214,7 +214,7 @@ impl ControlNode {
     /// Commits and timers that are due.
     pub fn handle_timeout(&mut self, now: Instant, unix_ms: u64) {
         while let Some(life) = &mut self.life {
-            if !life.commits.front().is_some_and(|pending| pending.due <= now) {
+            if life.commits.front().is_none_or(|pending| pending.due > now) {
                 break;
             }
             let Some(pending) = life.commits.pop_front() else { break };

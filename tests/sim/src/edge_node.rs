@@ -342,9 +342,9 @@ impl EdgeNode {
             Message::Command(command) => (command.session, LinkInput::Command(command)),
             Message::EventAck(ack) => (ack.session, LinkInput::EventAck(ack)),
             Message::Orphans(orphans) => {
-                return self.to_all(now, &LinkInput::Orphans(orphans));
+                return self.input_all(now, &LinkInput::Orphans(orphans));
             }
-            Message::Tables(tables) => return self.to_all(now, &LinkInput::Tables(tables)),
+            Message::Tables(tables) => return self.input_all(now, &LinkInput::Tables(tables)),
             _ => return,
         };
         let own = usize::from(session.0[0]) % SHARDS as usize;
@@ -352,7 +352,7 @@ impl EdgeNode {
         self.input(now, shard, Input::Link(ControlIndex(0), input));
     }
 
-    fn to_all(&mut self, now: Instant, input: &LinkInput) {
+    fn input_all(&mut self, now: Instant, input: &LinkInput) {
         for shard in 0..SHARDS as usize {
             self.input(now, shard, Input::Link(ControlIndex(0), input.clone()));
         }

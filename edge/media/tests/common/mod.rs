@@ -1,5 +1,6 @@
 //! A worker with a clock and a network of its own.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "test code; clippy knows only of `#[test]` functions")]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
