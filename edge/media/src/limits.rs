@@ -23,6 +23,8 @@ pub const PROMPT_TIMES_MAX: u32 = 1_000;
 pub const COPY_BYTES_MAX: usize = 2_048;
 /// A relayed source that was quiet for so long in µs is filled up with silence until it goes on.
 pub const RELAY_QUIET_US: u64 = 100_000;
+/// A thread that is further behind with what has arrived, in µs, fills up nothing until it has caught up.
+pub const FILL_BEHIND_US_MAX: u64 = 50_000;
 /// Times of watchdogs (a quiet source, media timeout, RTCP report) are rounded up to a multiple of
 /// this, in µs.
 pub const WATCHDOG_GRID_US: u64 = 10_000;

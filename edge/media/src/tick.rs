@@ -6,7 +6,7 @@ use media_core::frame::FRAME_SAMPLES_MAX;
 
 use crate::egress::PAYLOAD_BYTES_MAX;
 use crate::event::{PlayEnd, WorkerEvent};
-use crate::limits::{DIGIT_MS, FRAMES_BEHIND_MAX, RELAY_QUIET_US};
+use crate::limits::{DIGIT_MS, FILL_BEHIND_US_MAX, FRAMES_BEHIND_MAX, RELAY_QUIET_US};
 use crate::op::Body;
 use crate::path::playback::Rendered;
 use crate::port::{CLOCK_HZ, Kind, Port, Source, codec_of};
@@ -83,6 +83,8 @@ impl Worker {
             return match port.out.source {
                 Source::Play(place) => self.play_frame(slot, place, at, tx),
                 Source::Port(_) if port.out.begun => {}
+                // Silence for everybody would keep a thread behind that is so already, and packets with it.
+                Source::Port(_) if tx.behind_us() >= FILL_BEHIND_US_MAX => {}
                 Source::None | Source::Port(_) => self.fill_frame(slot, at, tx),
             };
         }

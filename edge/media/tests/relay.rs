@@ -74,7 +74,15 @@ fn a_thread_that_is_behind_takes_nobody_for_quiet() {
     talk(&mut rig, 10);
     assert_eq!(to_b(&rig), before + 10);
     rig.run(200);
-    assert!(to_b(&rig) > before + 10, "now it is quiet");
+    let filled = to_b(&rig);
+    assert!(filled > before + 10, "now it is quiet");
+    // Who is quiet already waits as well while packets of others do.
+    rig.net.behind_us = 60_000;
+    rig.run(200);
+    assert_eq!(to_b(&rig), filled, "silence while the thread is far behind");
+    rig.net.behind_us = 0;
+    rig.run(200);
+    assert!(to_b(&rig) > filled, "and again");
 }
 
 #[test]
