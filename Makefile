@@ -37,7 +37,7 @@ TIMED := lat ops peers room
 E2E := $(filter-out $(TIMED),$(patsubst tests/e2e/tests/%.rs,%,$(wildcard tests/e2e/tests/*.rs)))
 e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDKs)
 	@mkdir -p target
-	cargo build --workspace --bin tandem
+	cargo build --workspace --bins --tests
 	set -o pipefail; { \
 	  cargo test --workspace $(E2E:%=--test %) -- --test-threads 3 && \
 	  cargo test --workspace $(TIMED:%=--test %) -- --test-threads 1; } 2>&1 | tee target/e2e.log
