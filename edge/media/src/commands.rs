@@ -137,6 +137,7 @@ impl Worker {
         }
         self.settle_detector(slot);
         self.deadlines.set(slot, None);
+        self.quiet.set(slot, None);
         let Some(port) = self.ports.remove(slot) else { return };
         let (stats, counters) = (leg_stats(&port), port.counters);
         self.emit(WorkerEvent::PortRemoved { port: key, stats, counters });

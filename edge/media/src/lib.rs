@@ -5,7 +5,8 @@
 //!   [`recording`] – what it hands to the recorder, [`tx`] – what it wants sent.
 //! * A packet: `ingress` (sort, source check, statistics) → `path/forward` (rewrite in place,
 //!   send the same buffer) with taps `digits` and `path/record` beside it.
-//! * A deadline: `tick` (fill, programs, timeouts, reports); one per port, in `deadlines`.
+//! * A deadline: `tick` (fill, programs, timeouts, reports); one per port, in `deadlines`. Relayed
+//!   streams are watched for falling silent in `quiet`.
 //!
 //! What keeps a stream towards an endpoint without gaps: a leg that was answered, or that was sent
 //! anything, gets a frame of silence every packet time in a rhythm of its own whenever no source
@@ -29,6 +30,7 @@ pub mod offload;
 mod op;
 mod path;
 mod port;
+mod quiet;
 pub mod recording;
 mod rtcp;
 pub mod stats;

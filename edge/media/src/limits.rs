@@ -21,8 +21,11 @@ pub const PTIME_MS_MAX: u32 = 120;
 pub const PROMPT_TIMES_MAX: u32 = 1_000;
 /// Largest packet that can be copied for several receivers, in bytes.
 pub const COPY_BYTES_MAX: usize = 2_048;
-/// A relayed source that was quiet for so long in µs is filled up with silence until it goes on.
+/// A relayed source that was quiet for so long in µs is filled up with silence until it goes on …
 pub const RELAY_QUIET_US: u64 = 100_000;
+/// … or for twice the time between its last two packets, if they were not further apart than this, in
+/// µs: an endpoint may send packets of 120 ms.
+pub const RELAY_SPACING_US_MAX: u64 = 150_000;
 /// A thread that is further behind with what has arrived, in µs, fills up nothing until it has caught up.
 pub const FILL_BEHIND_US_MAX: u64 = 50_000;
 /// Times of watchdogs (a quiet source, media timeout, RTCP report) are rounded up to a multiple of
@@ -95,7 +98,7 @@ impl WorkerLimits {
         let size = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         let track = RECORD_JITTER.packets_max * (RECORD_JITTER.payload_bytes_max + 32);
         size(self.ports_edge_max, 4)
-            + size(self.ports_max, crate::table::SLOT_BYTES + 16 + 4)
+            + size(self.ports_max, crate::table::SLOT_BYTES + 16 + 4 + 8)
             + size(self.ops_max, crate::op::OP_BYTES + 64)
             + size(self.recordings_max, crate::path::record::TRACKS_BYTES + 2 * track)
             + size(self.detectors_max, size_of::<media_core::dtmf::detect::DtmfDetector>())

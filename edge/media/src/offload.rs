@@ -1,8 +1,8 @@
 //! Streams that the kernel forwards: a relay that needs no processing is offered to the shell, and
 //! taken back before anything about it changes, with whatever the kernel did.
 //!
-//! The tick that looks for quiet relays (each [`RELAY_QUIET_US`]) catches up with the kernel's
-//! counts, so that silence, reports and timeouts go by the same figures as without it.
+//! The look for quiet relays (each [`RELAY_QUIET_US`]) catches up with the kernel's counts, so that
+//! silence, reports and timeouts go by the same figures as without it.
 
 use std::net::SocketAddr;
 
@@ -11,8 +11,9 @@ use media_core::rtp::stats::{Counted, Reception};
 use media_core::units::RtpTime;
 
 use crate::command::{AudioCodec, PortKey, WorkerCommand};
-use crate::limits::RELAY_QUIET_US;
+use crate::limits::{RELAY_QUIET_US, WATCHDOG_GRID_US};
 use crate::port::{CLOCK_HZ, Exit, Kind, Port, Source};
+use crate::quiet::on_grid;
 use crate::tx::Tx;
 use crate::worker::{At, START_US, Worker};
 
@@ -114,6 +115,16 @@ impl OffloadState {
     }
 }
 
+/// Whose turn it is to be offered.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Offering {
+    part: u32,
+    next_us: u64,
+}
+
+/// All streams are offered within [`RELAY_QUIET_US`], a part of them at a time.
+const PARTS: u32 = (RELAY_QUIET_US / WATCHDOG_GRID_US) as u32;
+
 /// The same figures without what was taken over before.
 fn new_part(all: &Counted, before: &Counted) -> Counted {
     Counted {
@@ -147,7 +158,9 @@ impl Worker {
                 self.merge(from, running, &progress);
             }
             let last_us = self.ports.get(from).map_or(0, |port| port.input.alive_us);
-            if at.us.saturating_sub(last_us) >= RELAY_QUIET_US {
+            let sink = self.ports.get(running.sink);
+            let quiet_after_us = sink.map_or(RELAY_QUIET_US, |sink| sink.out.quiet_after_us());
+            if at.us.saturating_sub(last_us) >= quiet_after_us {
                 // What is quiet is filled with silence, and that is made here.
                 self.take_back_source(from, at, tx);
             }
@@ -250,6 +263,22 @@ impl Worker {
         self.stats.packets_to_endpoints += new.packets;
         self.stats.packets_relayed += new.packets;
         self.stats.packets_offloaded += new.packets;
+    }
+
+    /// Offers the next part of what is relayed here.
+    pub(crate) fn offer_some<T: Tx>(&mut self, at: At, tx: &mut T) {
+        if !tx.offloads() || at.us < self.offering.next_us {
+            return;
+        }
+        let part = self.offering.part;
+        self.offering = Offering { part: (part + 1) % PARTS, next_us: on_grid(at.us + 1) };
+        let length = self.ports.places().div_ceil(PARTS);
+        for slot in part * length..(part + 1) * length {
+            if self.quiet.is_watched(slot) {
+                self.offer(slot, at, tx);
+            }
+        }
+        self.quiet.look_by(self.offering.next_us);
     }
 
     /// Offers what feeds this port to the kernel, if nothing but relaying is to be done.

@@ -16,9 +16,13 @@ use crate::command::{
 use crate::digits::Doubles;
 use crate::event::RegionCounters;
 use crate::latch::Latch;
-use crate::limits::{DIGITS_WAITING_MAX, LISTENERS_MAX, PTIME_MS_MAX, SINKS_MAX, TAPS_MAX};
+use crate::limits::{
+    DIGITS_WAITING_MAX, LISTENERS_MAX, PTIME_MS_MAX, RELAY_QUIET_US, RELAY_SPACING_US_MAX, SINKS_MAX,
+    TAPS_MAX,
+};
 use crate::list::List;
 use crate::offload::OffloadState;
+use crate::quiet::on_grid;
 use crate::worker::Random;
 
 /// RTP clock of all present codecs, and of telephone-event beside them.
@@ -129,6 +133,10 @@ pub(crate) struct Outbound {
     pub(crate) event: Option<EventSender>,
     pub(crate) digits: List<DIGITS_WAITING_MAX>,
     pub(crate) last_us: Option<u64>,
+    /// When the last packet was relayed.
+    relayed_us: u64,
+    /// Time between the last two of them.
+    spacing_us: u64,
     /// Not before then is it worth looking whether the source is quiet.
     pub(crate) look_us: u64,
     /// Recordings of what is sent. Empty for nearly every port: whoever forwards packets without
@@ -155,6 +163,8 @@ impl Outbound {
             event: None,
             digits: List::new(),
             last_us: None,
+            relayed_us: 0,
+            spacing_us: 0,
             look_us: 0,
             taps: List::new(),
         }
@@ -177,6 +187,20 @@ impl Outbound {
     /// a frame.
     pub(crate) fn rhythm_start_us(&self, now_us: u64) -> u64 {
         self.last_us.map_or(now_us, |last| now_us.max(last + self.ptime_us()))
+    }
+
+    /// A packet is relayed now.
+    pub(crate) fn note_relayed(&mut self, now_us: u64) {
+        self.spacing_us = now_us.saturating_sub(self.relayed_us);
+        self.relayed_us = now_us;
+        self.last_us = Some(now_us);
+    }
+
+    /// Silence of a relayed source that is filled up, in µs: more than one packet of a source that
+    /// sends long ones.
+    pub(crate) fn quiet_after_us(&self) -> u64 {
+        let is_stream = self.spacing_us <= RELAY_SPACING_US_MAX;
+        if is_stream { RELAY_QUIET_US.max(2 * self.spacing_us) } else { RELAY_QUIET_US }
     }
 
     pub(crate) fn start_rhythm(&mut self, now_us: u64) {
@@ -407,25 +431,24 @@ impl Port {
         let mut at = |time: u64| due = Some(due.map_or(time, |other: u64| other.min(time)));
         if self.makes_frames() {
             at(self.out.tick_us.unwrap_or(0));
-        } else if self.is_filled() && matches!(self.out.source, Source::Port(_)) {
-            let quiet_us = self.out.last_us.unwrap_or(0) + crate::limits::RELAY_QUIET_US;
-            at(coarse(quiet_us.max(self.out.look_us)));
         }
         if let Kind::Leg(leg) = &self.kind {
-            at(coarse(leg.report_us));
+            at(on_grid(leg.report_us));
             if let Some(timeout_us) = leg.timeout_us
                 && leg.is_expecting()
                 && !self.input.timed_out
             {
-                at(coarse(self.input.alive_us + timeout_us));
+                at(on_grid(self.input.alive_us + timeout_us));
             }
         }
         due
     }
-}
 
-/// Watchdogs of all ports come due together, so that thousands of relayed legs do not wake the
-/// thread one by one between their packets. Frames keep the rhythm of their own leg.
-const fn coarse(due_us: u64) -> u64 {
-    due_us.next_multiple_of(crate::limits::WATCHDOG_GRID_US)
+    /// From when on what is relayed here is quiet, if it has begun and would be filled up then.
+    pub(crate) fn quiet_us(&self) -> Option<u64> {
+        let relays = matches!(self.out.source, Source::Port(_)) && !self.makes_frames();
+        let out = &self.out;
+        let quiet_us = out.last_us.unwrap_or(0) + out.quiet_after_us();
+        (relays && self.is_filled()).then(|| quiet_us.max(out.look_us))
+    }
 }

@@ -198,12 +198,12 @@ fn notice_quiet<T: Tx>(port: &mut Port, at: At, tx: &T) {
     let last_us = out.last_us.unwrap_or(0);
     if !matches!(out.source, Source::Port(_))
         || !out.begun
-        || at.us.saturating_sub(last_us) < RELAY_QUIET_US
+        || at.us.saturating_sub(last_us) < out.quiet_after_us()
     {
         return;
     }
     let behind_us = tx.behind_us();
-    if at.us.saturating_sub(last_us).saturating_sub(behind_us) < RELAY_QUIET_US {
+    if at.us.saturating_sub(last_us).saturating_sub(behind_us) < out.quiet_after_us() {
         out.look_us = at.us + behind_us.min(RELAY_QUIET_US);
         return;
     }

@@ -11,9 +11,11 @@ use crate::deadlines::Deadlines;
 use crate::event::WorkerEvent;
 use crate::limits::{COPY_BYTES_MAX, WorkerLimits};
 use crate::list::Pool;
+use crate::offload::Offering;
 use crate::op::OpTable;
 use crate::path::record::Tracks;
-use crate::port::CLOCK_HZ;
+use crate::port::{CLOCK_HZ, Port};
+use crate::quiet::QuietWatch;
 use crate::stats::{DropCause, WorkerStats};
 use crate::table::PortTable;
 use crate::tx::Tx;
@@ -82,6 +84,7 @@ pub struct Worker {
     pub(crate) ports: PortTable,
     pub(crate) ops: OpTable,
     pub(crate) deadlines: Deadlines,
+    pub(crate) quiet: QuietWatch,
     pub(crate) tracks: Pool<Tracks>,
     pub(crate) detectors: Pool<DtmfDetector>,
     pub(crate) events: VecDeque<WorkerEvent>,
@@ -89,6 +92,7 @@ pub struct Worker {
     pub(crate) scratch: Vec<u8>,
     pub(crate) stats: WorkerStats,
     pub(crate) random: Random,
+    pub(crate) offering: Offering,
 }
 
 pub(crate) fn new_detector() -> DtmfDetector {
@@ -109,6 +113,7 @@ impl Worker {
             ports: PortTable::new(limits.ports_edge_max, limits.ports_max),
             ops: OpTable::new(limits.ops_max),
             deadlines: Deadlines::new(limits.ports_max),
+            quiet: QuietWatch::new(limits.ports_max),
             tracks: Pool::new(limits.recordings_max, Tracks::new),
             detectors: Pool::new(limits.detectors_max, new_detector),
             events: VecDeque::with_capacity(waiting),
@@ -116,13 +121,15 @@ impl Worker {
             scratch: vec![0; COPY_BYTES_MAX],
             stats: WorkerStats::default(),
             random: Random(config.seed),
+            offering: Offering::default(),
         }
     }
 
     /// When [`Self::handle_tick`] wants to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let (due_us, _) = self.deadlines.first()?;
+        let deadline_us = self.deadlines.first().map(|(due_us, _)| due_us);
+        let due_us = [deadline_us, self.quiet.next_look_us()].into_iter().flatten().min()?;
         Some(self.epoch + Duration::from_micros(due_us.saturating_sub(START_US)))
     }
 
@@ -154,27 +161,33 @@ impl Worker {
     pub fn handle_tick<T: Tx>(&mut self, now: Instant, tx: &mut T) {
         let at = self.at(now);
         for _ in 0..crate::limits::DEADLINES_PER_CALL_MAX {
-            let Some((due_us, slot)) = self.deadlines.first() else { return };
-            if due_us > at.us {
-                return;
-            }
-            // Packets have moved most watchdogs on since they were set.
-            let moved = self.due_us(slot);
-            if moved.is_none_or(|due_us| due_us > at.us) {
-                self.deadlines.set(slot, moved);
-                self.offer(slot, at, tx);
-                continue;
-            }
-            self.stats.lateness.add(at.us - due_us);
+            let Some((due_us, slot)) = self.next_due(at.us) else {
+                return self.offer_some(at, tx);
+            };
+            self.stats.lateness.add(at.us.saturating_sub(due_us));
             self.tick_port(slot, at, tx);
             self.schedule(slot);
         }
     }
 
-    /// Computes a port's next deadline anew.
+    /// A port whose time has come: first those that have deadlines, then those that fell silent.
+    fn next_due(&mut self, now_us: u64) -> Option<(u64, u32)> {
+        while let Some((due_us, slot)) = self.deadlines.first().filter(|(due, _)| *due <= now_us) {
+            // Packets move the media timeout on without telling.
+            let moved = self.due_us(slot);
+            if moved.is_some_and(|moved_us| moved_us <= now_us) {
+                return Some((due_us, slot));
+            }
+            self.deadlines.set(slot, moved);
+        }
+        self.quiet.next_due(now_us)
+    }
+
+    /// Computes a port's next deadline anew, and whether it is watched for falling silent.
     pub(crate) fn schedule(&mut self, slot: u32) {
         let due = self.due_us(slot);
         self.deadlines.set(slot, due);
+        self.quiet.set(slot, self.ports.get(slot).and_then(Port::quiet_us));
     }
 
     fn due_us(&self, slot: u32) -> Option<u64> {

@@ -42,7 +42,8 @@ impl Worker {
         let transcoded = convert(content, out.codec, view.payload_mut());
         let (timestamp, bytes) = (view.header().timestamp, view.header().payload_bytes());
         out.sent.on_packet(timestamp, bytes, at.us);
-        out.last_us = Some(at.us);
+        out.note_relayed(at.us);
+        let quiet_us = at.us + out.quiet_after_us();
         let starts = !std::mem::replace(&mut out.begun, true);
         if !out.taps.as_slice().is_empty() && matches!(content, Content::Audio(_)) {
             let (header, codec, taps) = (view.header(), out.codec, out.taps);
@@ -51,6 +52,7 @@ impl Worker {
             record_sent(&mut self.ops, &mut self.tracks, taps, numbers, codec, payload, at.us);
         }
         let key = port.key;
+        self.quiet.move_on(sink, quiet_us);
         self.stats.packets_relayed += 1;
         self.stats.packets_transcoded += u64::from(transcoded);
         match exit {
