@@ -104,14 +104,17 @@ fn spawn_free(index: u16) -> std::io::Result<SyncSender<Returned>> {
 
 /// One socket of a leg.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 struct Socket {
     id: SocketId,
-    peer: Option<SocketAddr>,
     /// The peer was changed: the kernel may still have the old one, so sends carry the address.
     changed: bool,
+    peer: Option<SocketAddr>,
 }
 
+/// What an RTP packet needs to be sent lies in one cache line.
 #[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
 struct Sockets {
     generation: u32,
     rtp: Socket,

@@ -124,7 +124,7 @@ impl Worker {
     fn remove_port<T: Tx>(&mut self, key: PortKey, at: At, tx: &mut T) {
         let Some(slot) = self.ports.find(key) else { return };
         let Some(port) = self.ports.get(slot) else { return };
-        let (listeners, sinks, source) = (port.listeners, port.sinks, port.out.source);
+        let (listeners, sinks, source) = (port.input.listeners, port.sinks, port.out.source);
         match source {
             Source::Play(place) => self.end_play(place, PlayEnd::LegEnded),
             Source::Port(_) | Source::None => self.clear_source(slot, at.us),
@@ -279,7 +279,7 @@ impl Worker {
             return self.refuse_record(key, recorder, RecordEnd::Failed, tx);
         };
         if let Some(with) = with
-            && !self.ports.get_mut(with).is_some_and(|port| port.listeners.push(place))
+            && !self.ports.get_mut(with).is_some_and(|port| port.input.listeners.push(place))
         {
             return self.end_record(place, RecordEnd::Failed, tx);
         }
@@ -307,17 +307,16 @@ impl Worker {
 
     /// Lets a program hear what arrives at a port.
     fn listen(&mut self, slot: u32, op: Op) -> Result<u32, ()> {
-        let has_room = self
-            .ports
-            .get(slot)
-            .is_some_and(|port| port.listeners.as_slice().len() < crate::limits::LISTENERS_MAX);
+        let has_room = self.ports.get(slot).is_some_and(|port| {
+            port.input.listeners.as_slice().len() < crate::limits::LISTENERS_MAX
+        });
         let place = if has_room { self.ops.insert(op) } else { Err(op) };
         let Ok(place) = place else {
             self.stats.refused += 1;
             return Err(());
         };
         if let Some(port) = self.ports.get_mut(slot) {
-            port.listeners.push(place);
+            port.input.listeners.push(place);
         }
         self.settle_detector(slot);
         self.schedule(slot);
@@ -334,7 +333,7 @@ impl Worker {
         };
         for slot in [Some(slot), with].into_iter().flatten() {
             if let Some(port) = self.ports.get_mut(slot) {
-                port.listeners.remove(place);
+                port.input.listeners.remove(place);
                 port.out.taps.remove(place);
             }
         }

@@ -129,7 +129,7 @@ impl Worker {
             return false;
         }
         self.stats.digits += 1;
-        let (listeners, sinks) = (port.listeners, port.sinks);
+        let (listeners, sinks) = (port.input.listeners, port.sinks);
         if way == Way::Signalling {
             for sink in sinks.as_slice() {
                 if let Some(port) = self.ports.get_mut(*sink)
@@ -165,6 +165,7 @@ impl Worker {
     pub(crate) fn settle_detector(&mut self, slot: u32) {
         let Some(port) = self.ports.get_mut(slot) else { return };
         let listened = port
+            .input
             .listeners
             .as_slice()
             .iter()

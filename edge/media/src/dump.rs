@@ -48,7 +48,7 @@ impl Worker {
                 port.dropped,
                 sent.packets,
                 sent.gap_us_max,
-                port.listeners.as_slice().len(),
+                port.input.listeners.as_slice().len(),
             )?;
         }
         Ok(())

@@ -2,20 +2,12 @@
 //! have it brought near for all of them at once. Changes nothing.
 
 use crate::command::PortKey;
-use crate::port::{Kind, Port};
+use crate::port::{LINE_BYTES, Port};
 use crate::worker::Worker;
 
-/// Address and size of a piece of memory; it is not read here.
-fn piece<T>(value: &T, near: &impl Fn(*const u8, usize)) {
-    near((&raw const *value).cast(), size_of::<T>());
-}
-
-fn latch_and_counts(port: &Port, near: &impl Fn(*const u8, usize)) {
-    piece(&port.key, near);
-    piece(&port.counters, near);
-    if let Kind::Leg(leg) = &port.kind {
-        piece(&leg.latch, near);
-    }
+/// Names the first cache lines of a value; it is not read here.
+fn lines<T>(first: &T, count: usize, near: &impl Fn(*const u8, usize)) {
+    near((&raw const *first).cast(), count * LINE_BYTES);
 }
 
 impl Worker {
@@ -24,16 +16,15 @@ impl Worker {
         let Some(port) = self.ports.soon(port).and_then(|slot| self.ports.get(slot)) else {
             return;
         };
-        piece(&port.input, &near);
-        piece(&port.sinks, &near);
-        latch_and_counts(port, &near);
+        lines(port, 2, &near);
+        lines(&port.input, 4, &near);
     }
 
     /// The next step: what the port that it feeds needs to send the packet.
     pub fn foresee_sink(&self, port: PortKey, near: impl Fn(*const u8, usize)) {
         let Some(sink) = self.sink(port) else { return };
-        piece(&sink.out, &near);
-        latch_and_counts(sink, &near);
+        lines(sink, 2, &near);
+        lines(&sink.out, 4, &near);
     }
 
     /// The port that a packet of this port leaves by.

@@ -75,7 +75,7 @@ impl Worker {
         {
             return self.drop_packet(slot, DropCause::ForeignSource);
         }
-        if self.ports.get(slot).is_some_and(|port| port.offload.is_running()) {
+        if tx.offloads() && self.ports.get(slot).is_some_and(|port| port.offload.is_running()) {
             // It came up because it is not for the kernel, or from before.
             self.take_back_source(slot, at, tx);
         }
@@ -140,7 +140,7 @@ impl Worker {
         let bytes = header.payload_bytes();
         port.input.stats.on_packet(header.ssrc, header.seq, header.timestamp, bytes, at.us);
         port.input.alive_us = at.us;
-        let is_heard = !port.listeners.as_slice().is_empty();
+        let is_heard = !port.input.listeners.as_slice().is_empty();
         let is_doubled = match content {
             Content::Event => self.on_event_packet(slot, header, data, at, tx),
             Content::Audio(codec) => {

@@ -29,18 +29,20 @@ pub(crate) struct PeerChanges {
     pub(crate) rtcp: Option<Option<SocketAddr>>,
 }
 
+/// What every packet asks for comes first; see [`crate::port::Port`].
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Latch {
-    rule: Latching,
-    epoch: Option<u32>,
-    sdp_rtp: Option<SocketAddr>,
-    sdp_rtcp: Option<SocketAddr>,
-    rtp: Option<SocketAddr>,
-    rtcp: Option<SocketAddr>,
     rtp_learnt: bool,
     rtcp_learnt: bool,
+    rule: Latching,
+    rtp: Option<SocketAddr>,
+    sdp_rtp: Option<SocketAddr>,
+    sdp_rtcp: Option<SocketAddr>,
+    rtcp: Option<SocketAddr>,
     /// The source before, if signalling named no other address.
     previous: Option<SocketAddr>,
+    epoch: Option<u32>,
 }
 
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
@@ -57,6 +59,10 @@ fn same_network(a: IpAddr, b: IpAddr) -> bool {
 }
 
 impl Latch {
+    /// What a packet asks for lies within so many bytes: up to where RTP goes, and whether SDP named
+    /// an address.
+    pub(crate) const HOT_BYTES: usize = std::mem::offset_of!(Self, sdp_rtp) + 4;
+
     pub(crate) const fn new() -> Self {
         Self {
             rule: Latching::Off,
@@ -118,20 +124,21 @@ impl Latch {
 
     /// Judges an RTP packet. A packet without a source came on a socket that is tied to its peer.
     pub(crate) fn judge_rtp(&self, source: Option<SocketAddr>) -> Verdict {
-        let Some(sdp) = self.sdp_rtp else { return Verdict::Foreign };
-        match (source, self.rtp) {
-            (None, _) if self.rtp_learnt => Verdict::Accept,
-            (None, _) => Verdict::Foreign,
-            (Some(source), Some(rtp)) if self.rtp_learnt => {
+        let Some(sdp) = &self.sdp_rtp else { return Verdict::Foreign };
+        let Some(source) = source else {
+            return if self.rtp_learnt { Verdict::Accept } else { Verdict::Foreign };
+        };
+        match self.rtp {
+            Some(rtp) if self.rtp_learnt => {
                 if same(source, rtp) {
                     Verdict::Accept
                 } else {
                     Verdict::Foreign
                 }
             }
-            (Some(source), _) => {
+            _ => {
                 let acceptable = match self.rule {
-                    Latching::Off => same(source, sdp),
+                    Latching::Off => same(source, *sdp),
                     Latching::SdpNetwork => same_network(source.ip(), sdp.ip()),
                     Latching::Any => true,
                 };

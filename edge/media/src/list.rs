@@ -1,20 +1,21 @@
 //! Small containers of fixed capacity.
 
-/// Up to `N` numbers, in order of insertion.
+/// Up to `N` numbers, in order of insertion. The length and the first ones lie together.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub(crate) struct List<const N: usize> {
+    len: u32,
     items: [u32; N],
-    len: usize,
 }
 
 impl<const N: usize> List<N> {
     pub(crate) const fn new() -> Self {
-        Self { items: [0; N], len: 0 }
+        Self { len: 0, items: [0; N] }
     }
 
     /// False if it is full.
     pub(crate) fn push(&mut self, item: u32) -> bool {
-        let Some(place) = self.items.get_mut(self.len) else { return false };
+        let Some(place) = self.items.get_mut(self.len as usize) else { return false };
         *place = item;
         self.len += 1;
         true
@@ -22,12 +23,12 @@ impl<const N: usize> List<N> {
 
     pub(crate) fn remove(&mut self, item: u32) {
         let Some(at) = self.as_slice().iter().position(|other| *other == item) else { return };
-        self.items.copy_within(at + 1..self.len, at);
+        self.items.copy_within(at + 1..self.len as usize, at);
         self.len -= 1;
     }
 
     pub(crate) fn as_slice(&self) -> &[u32] {
-        self.items.get(..self.len).unwrap_or_default()
+        self.items.get(..self.len as usize).unwrap_or_default()
     }
 }
 

@@ -323,7 +323,7 @@ fn plain_relay(input: &Port, output: &Port, sink: u32, at: At) -> Option<Offload
     };
     let out = &output.out;
     let alone = input.sinks.as_slice() == [sink]
-        && input.listeners.as_slice().is_empty()
+        && input.input.listeners.as_slice().is_empty()
         && output.out.taps.as_slice().is_empty()
         && input.input.detector.is_none();
     let flows = out.begun

@@ -17,8 +17,8 @@ use crate::digits::Doubles;
 use crate::event::RegionCounters;
 use crate::latch::Latch;
 use crate::limits::{
-    DIGITS_WAITING_MAX, LISTENERS_MAX, PTIME_MS_MAX, RELAY_QUIET_US, RELAY_SPACING_US_MAX, SINKS_MAX,
-    TAPS_MAX,
+    DIGITS_WAITING_MAX, LISTENERS_MAX, PTIME_MS_MAX, RELAY_QUIET_US, RELAY_SPACING_US_MAX,
+    SINKS_MAX, TAPS_MAX,
 };
 use crate::list::List;
 use crate::offload::OffloadState;
@@ -46,22 +46,25 @@ pub(crate) enum Content {
     Event,
 }
 
-/// What arrives.
+/// What arrives. What every packet needs comes first; see [`Port`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Inbound {
     codecs: [Option<(u8, AudioCodec)>; LegConfig::CODECS_MAX],
     pub(crate) telephone_event: Option<u8>,
+    pub(crate) seen: bool,
+    pub(crate) timed_out: bool,
+    /// When the media timeout started to run, or the last packet came.
+    pub(crate) alive_us: u64,
     pub(crate) stats: ReceiverStats,
+    /// Programs that take what arrives here.
+    pub(crate) listeners: List<LISTENERS_MAX>,
+    /// Detector for DTMF in the audio, while somebody listens and there is no telephone-event.
+    pub(crate) detector: Option<u32>,
     pub(crate) events: EventReceiver,
     pub(crate) doubles: Doubles,
     /// Timestamp of an event that came by signalling before: its packets are not relayed.
     pub(crate) doubled_event: Option<RtpTime>,
-    pub(crate) seen: bool,
-    /// Detector for DTMF in the audio, while somebody listens and there is no telephone-event.
-    pub(crate) detector: Option<u32>,
-    /// When the media timeout started to run, or the last packet came.
-    pub(crate) alive_us: u64,
-    pub(crate) timed_out: bool,
 }
 
 impl Inbound {
@@ -69,6 +72,7 @@ impl Inbound {
         Self {
             codecs: [None; LegConfig::CODECS_MAX],
             telephone_event: None,
+            listeners: List::new(),
             stats: ReceiverStats::new(CLOCK_HZ),
             events: EventReceiver::new(CLOCK_HZ),
             doubles: Doubles::default(),
@@ -113,35 +117,36 @@ pub(crate) enum Source {
     Play(u32),
 }
 
-/// What is sent.
+/// What is sent. What every packet needs comes first; see [`Port`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Outbound {
     pub(crate) codec: AudioCodec,
     pub(crate) payload_type: PayloadType,
     pub(crate) telephone_event: Option<PayloadType>,
-    pub(crate) ptime_ms: u32,
-    pub(crate) stream: StreamRewriter,
-    pub(crate) sent: SenderStats,
-    pub(crate) source: Source,
     /// The relayed source has delivered a packet and is not quiet.
     pub(crate) begun: bool,
     pub(crate) relay_id: SourceId,
-    pub(crate) frame_id: SourceId,
-    ids: u32,
-    /// When the next frame made here is due.
-    pub(crate) tick_us: Option<u64>,
     pub(crate) event: Option<EventSender>,
-    pub(crate) digits: List<DIGITS_WAITING_MAX>,
+    pub(crate) stream: StreamRewriter,
+    pub(crate) sent: SenderStats,
     pub(crate) last_us: Option<u64>,
     /// When the last packet was relayed.
     relayed_us: u64,
     /// Time between the last two of them.
     spacing_us: u64,
-    /// Not before then is it worth looking whether the source is quiet.
-    pub(crate) look_us: u64,
     /// Recordings of what is sent. Empty for nearly every port: whoever forwards packets without
     /// this worker has to look at it.
     pub(crate) taps: List<TAPS_MAX>,
+    pub(crate) source: Source,
+    pub(crate) frame_id: SourceId,
+    ids: u32,
+    pub(crate) ptime_ms: u32,
+    /// When the next frame made here is due.
+    pub(crate) tick_us: Option<u64>,
+    pub(crate) digits: List<DIGITS_WAITING_MAX>,
+    /// Not before then is it worth looking whether the source is quiet.
+    pub(crate) look_us: u64,
 }
 
 impl Outbound {
@@ -215,13 +220,14 @@ impl Outbound {
     }
 }
 
-/// The SIP side of a port.
+/// The SIP side of a port. What every packet asks for comes first; see [`Port`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Leg {
-    pub(crate) latch: Latch,
-    pub(crate) mux: bool,
     pub(crate) direction: Direction,
     pub(crate) answered: bool,
+    pub(crate) mux: bool,
+    pub(crate) latch: Latch,
     pub(crate) timeout_us: Option<u64>,
     cname: [u8; CNAME_BYTES_MAX],
     cname_len: usize,
@@ -252,7 +258,9 @@ impl Leg {
     }
 }
 
+/// Which one it is lies in front.
 #[derive(Debug)]
+#[repr(u8)]
 #[allow(clippy::large_enum_variant, reason = "slots are all of one size anyway")]
 pub(crate) enum Kind {
     Leg(Leg),
@@ -266,22 +274,36 @@ pub(crate) enum Exit {
     Trunk(u32, ChannelId),
 }
 
+/// With thousands of legs, most of a packet's time here is waiting for memory, so the order of fields
+/// is that of cache lines: two lines that a packet needs at both its ports, four of [`Inbound`] where
+/// it arrives, four of [`Outbound`] where it leaves. What is looked at seldom lies behind.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Port {
     pub(crate) key: PortKey,
-    pub(crate) session: SessionKey,
-    pub(crate) kind: Kind,
-    pub(crate) input: Inbound,
-    pub(crate) out: Outbound,
+    pub(crate) counters: RegionCounters,
     /// Ports that this one feeds.
     pub(crate) sinks: List<SINKS_MAX>,
-    /// Programs that take what arrives here.
-    pub(crate) listeners: List<LISTENERS_MAX>,
+    pub(crate) kind: Kind,
+    pub(crate) session: SessionKey,
     pub(crate) dropped: u64,
-    pub(crate) counters: RegionCounters,
     /// What arrives here, in the kernel or not.
     pub(crate) offload: OffloadState,
+    pub(crate) input: Inbound,
+    pub(crate) out: Outbound,
 }
+
+/// Of a cache line.
+pub(crate) const LINE_BYTES: usize = 64;
+const _: () = {
+    use std::mem::offset_of;
+    let leg = offset_of!(Port, kind) + align_of::<Leg>();
+    assert!(leg + offset_of!(Leg, latch) + Latch::HOT_BYTES <= 2 * LINE_BYTES);
+    assert!(offset_of!(Inbound, listeners) + 4 <= 4 * LINE_BYTES);
+    assert!(offset_of!(Outbound, taps) + 4 <= 4 * LINE_BYTES);
+    assert!(offset_of!(Port, input).is_multiple_of(LINE_BYTES));
+    assert!(offset_of!(Port, out).is_multiple_of(LINE_BYTES));
+};
 
 impl Port {
     pub(crate) fn leg(
@@ -335,7 +357,6 @@ impl Port {
             input: Inbound::new(now_us),
             out,
             sinks: List::new(),
-            listeners: List::new(),
             dropped: 0,
             counters: RegionCounters::default(),
             offload: OffloadState::default(),

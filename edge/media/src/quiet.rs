@@ -112,7 +112,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0u32..8, prop::option::of(1u64..150_000)).prop_map(|(port, in_us)| Step::Set(port, in_us)),
+            (0u32..8, prop::option::of(1u64..150_000))
+                .prop_map(|(port, in_us)| Step::Set(port, in_us)),
             (0u32..8).prop_map(Step::Packet),
             Just(Step::Look),
         ]

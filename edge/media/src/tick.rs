@@ -23,7 +23,7 @@ impl Worker {
         self.check_timeout(slot, at);
         self.report_if_due(slot, at, tx);
         let Some(port) = self.ports.get(slot) else { return };
-        let listeners = port.listeners;
+        let listeners = port.input.listeners;
         for place in listeners.as_slice().iter().copied() {
             let due = self.ops.get(place).filter(|op| op.port == slot).and_then(|op| op.due_us());
             if due.is_some_and(|due| due <= at.us) {

@@ -153,8 +153,9 @@ impl Worker {
     }
 
     pub(crate) fn at(&self, now: Instant) -> At {
-        let since = now.saturating_duration_since(self.epoch).as_micros();
-        At::new(START_US + u64::try_from(since).unwrap_or(u64::MAX / 2))
+        let since = now.saturating_duration_since(self.epoch);
+        // In 64 bits: for 128 there is no machine instruction.
+        At::new(START_US + since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()))
     }
 
     /// Handles deadlines that have come, at most a bounded number of ports. Call it before packets.
@@ -192,7 +193,7 @@ impl Worker {
 
     fn due_us(&self, slot: u32) -> Option<u64> {
         let port = self.ports.get(slot)?;
-        let listeners = port.listeners.as_slice().iter();
+        let listeners = port.input.listeners.as_slice().iter();
         let programs = listeners
             .filter_map(|place| self.ops.get(*place).filter(|op| op.port == slot)?.due_us());
         programs.chain(port.due_us()).min()

@@ -205,6 +205,42 @@ fn silence_covers_a_source_that_is_quiet() {
     assert!(rig.rtp_to(b).iter().filter(|sent| !sent.forwarded).count() > 80);
 }
 
+/// Packets of 120 ms are further apart than the pause that is filled up otherwise.
+#[test]
+fn long_packets_are_not_filled_up_between() {
+    let mut rig = Rig::new();
+    let (a, b) = (rig.add_leg(0, |leg| leg.answered = false), rig.add_leg(1, |_| {}));
+    rig.connect(a, b);
+    let mut talker = Talker::new(9);
+    let mut fills = Vec::new();
+    for spacing_ms in [120, 20, 120] {
+        for _ in 0..10 {
+            let packet = talker.frame(0x11);
+            rig.packet(a, Some(endpoint(0)), &packet);
+            rig.run(spacing_ms);
+            talker.timestamp = talker.timestamp.wrapping_add(8 * (spacing_ms as u32 - 20));
+        }
+        fills.push(rig.worker.stats().packets_fill);
+    }
+    // Only the first pause of its kind may be taken for silence.
+    assert!(fills[0] <= 2, "{fills:?}");
+    assert_eq!(fills[1], fills[0], "{fills:?}");
+    assert!(fills[2] <= fills[1] + 2, "{fills:?}");
+    // The end is noticed all the same: after twice the time between packets.
+    rig.run(1_000);
+    let end = rig.worker.stats().packets_fill;
+    assert!((35..=45).contains(&(end - fills[2])), "{} frames", end - fills[2]);
+    // Somebody who sends one packet now and then is no stream: everything between is filled.
+    for _ in 0..3 {
+        let packet = talker.frame(0x11);
+        rig.packet(a, Some(endpoint(0)), &packet);
+        rig.run(400);
+        talker.timestamp = talker.timestamp.wrapping_add(8 * 380);
+    }
+    let filled = rig.worker.stats().packets_fill - end;
+    assert!((42..=48).contains(&filled), "{filled} frames");
+}
+
 #[test]
 fn switches_leave_no_gap_and_no_hole() {
     let mut rig = Rig::new();

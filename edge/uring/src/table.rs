@@ -29,10 +29,12 @@ pub(crate) enum Next {
     Close,
 }
 
+/// What every datagram needs lies in the first cache line.
+#[repr(C, align(64))]
 pub(crate) struct Slot {
+    pub generation: u32,
     /// `None`: the slot is free.
     pub udp: Option<UdpSocket>,
-    pub generation: u32,
     pub token: u64,
     /// The address this socket is connected to.
     pub peer: Option<SocketAddr>,
@@ -50,6 +52,9 @@ pub(crate) struct Slot {
 }
 
 pub(crate) const SLOT_BYTES: usize = std::mem::size_of::<Slot>();
+/// Of the part of a slot that every datagram needs.
+pub(crate) const HOT_BYTES: usize = 64;
+const _: () = assert!(std::mem::offset_of!(Slot, next) + 8 <= HOT_BYTES);
 
 pub(crate) struct SocketTable {
     slots: Vec<Slot>,

@@ -13,7 +13,7 @@ use crate::io::Io;
 use crate::limits::{Limits, WaitConfig};
 use crate::prefetch::prefetch;
 use crate::recv::Received;
-use crate::table::{SLOT_BYTES, SocketId};
+use crate::table::{HOT_BYTES, SocketId};
 use crate::user_data::{Kind, unpack};
 
 /// One received datagram, in the buffer it arrived in.
@@ -224,7 +224,7 @@ fn foresee<D: Driver>(io: &Io, driver: &D, completions: &[cqueue::Entry]) {
     };
     let near = |index: u32| {
         if let Some(place) = io.sockets.place(index) {
-            prefetch(place, SLOT_BYTES);
+            prefetch(place, HOT_BYTES);
         }
     };
     sockets().for_each(near);

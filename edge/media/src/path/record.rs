@@ -235,7 +235,7 @@ impl Worker {
         payload: &[u8],
         at: At,
     ) {
-        let Some(listeners) = self.ports.get(slot).map(|port| port.listeners) else { return };
+        let Some(listeners) = self.ports.get(slot).map(|port| port.input.listeners) else { return };
         for place in listeners.as_slice() {
             let Some(op) = self.ops.get_mut(*place) else { continue };
             let track = usize::from(op.port != slot);
