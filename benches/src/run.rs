@@ -23,7 +23,7 @@ pub struct Bench {
 }
 
 /// All benches in the order of a full run.
-pub const ALL: [Bench; 17] = [
+pub const ALL: [Bench; 18] = [
     Bench {
         name: "calls_500",
         what: "500 calls by a route, held 60 s: every packet accounted for, memory",
@@ -59,6 +59,12 @@ pub const ALL: [Bench; 17] = [
         what: "cost per packet at one rate spread over 100 to 4,500 calls",
         takes_s: 300,
         run: |context| system::scale::relay_scale(context),
+    },
+    Bench {
+        name: "relay_choices",
+        what: "how the media thread waits and how packets are sent: what else there is",
+        takes_s: 200,
+        run: |context| system::choices::relay_choices(context),
     },
     Bench {
         name: "hostile",

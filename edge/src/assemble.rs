@@ -182,7 +182,8 @@ async fn start_threads(
             limits: ring_limits(&config),
             wait: edge_uring::WaitConfig {
                 busy_poll: config.media.busy_poll,
-                ..edge_uring::WaitConfig::default()
+                batch_completions: config.media.batch_packets,
+                batch_wait: config.media.batch_wait,
             },
             core: core_of(&config, index),
             fifo_priority: Some(config.media.fifo_priority).filter(|priority| *priority > 0),
@@ -492,6 +493,8 @@ fn keep_fixed(fixed: &mut Fixed, old: &Config, new: &mut Config) {
     fixed.keep("media.pin", &old.media.pin, &mut new.media.pin);
     fixed.keep("media.fifo_priority", &old.media.fifo_priority, &mut new.media.fifo_priority);
     fixed.keep("media.busy_poll_ms", &old.media.busy_poll, &mut new.media.busy_poll);
+    fixed.keep("media.batch_packets", &old.media.batch_packets, &mut new.media.batch_packets);
+    fixed.keep("media.batch_wait_us", &old.media.batch_wait, &mut new.media.batch_wait);
     fixed.keep("media.xdp", &old.media.xdp, &mut new.media.xdp);
     fixed.keep("media.xdp_interfaces", &old.media.xdp_interfaces, &mut new.media.xdp_interfaces);
     fixed.keep("media.xdp_coalesce_us", &old.media.xdp_coalesce, &mut new.media.xdp_coalesce);

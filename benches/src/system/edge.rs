@@ -31,16 +31,17 @@ pub fn plan(calls: usize, answerer: &UdpSocket) -> anyhow::Result<EdgePlan> {
     Ok(plan)
 }
 
-/// Starts an edge on its core and calls through it.
+/// Starts an edge on its core and calls through it. `media` is more of that part of its configuration.
 ///
 /// # Errors
 /// If it does not come up, or a call is refused.
-pub fn start(place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
+pub fn start(place: &Place, calls: usize, ends: &Ends, media: &str) -> anyhow::Result<Running> {
     // Four sockets a call.
     want_descriptors(calls as u64 * 4 + 256)?;
     let answerer = UdpSocket::bind("127.0.0.1:0")?;
     let mut plan = plan(calls, &answerer)?;
     plan.media_timeout_s = 3_600;
+    plan.media_more = media.to_owned();
     let folder = tempfile::tempdir()?;
     let program = pinned_script(folder.path(), &place.tandem, place.cores.system)?;
     let rig = Rig::temporary(&program)?;

@@ -19,6 +19,31 @@ pub struct FloorArguments {
     /// Bulk A, bulk B, sampled A, sampled B.
     #[arg(long, num_args = 4)]
     ends: Vec<SocketAddr>,
+    /// How it sends.
+    #[arg(long, value_enum, default_value_t)]
+    way: FloorWay,
+}
+
+/// See [`benches_sys::Way`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum FloorWay {
+    /// Sends copy.
+    #[default]
+    Plain,
+    /// Sends do not copy.
+    ZeroCopy,
+    /// A thread of the kernel submits.
+    KernelThread,
+}
+
+impl FloorWay {
+    const fn argument(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::ZeroCopy => "zero-copy",
+            Self::KernelThread => "kernel-thread",
+        }
+    }
 }
 
 struct Guard(Child);
@@ -34,9 +59,10 @@ impl Drop for Guard {
 ///
 /// # Errors
 /// If it does not come up.
-pub fn start(place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
+pub fn start(place: &Place, calls: usize, ends: &Ends, way: FloorWay) -> anyhow::Result<Running> {
     let mut command = pinned(&std::env::current_exe()?, place.cores.system);
-    command.args(["floor", "--calls", &calls.to_string(), "--ends"]);
+    let calls_text = calls.to_string();
+    command.args(["floor", "--way", way.argument(), "--calls", &calls_text, "--ends"]);
     command.args(ends.bulk.iter().chain(&ends.sampled).map(ToString::to_string));
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut guard = Guard(command.spawn().context("taskset")?);
@@ -80,6 +106,11 @@ pub fn run(arguments: &FloorArguments) -> anyhow::Result<()> {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
-    benches_sys::forward(sockets, |_| false)?;
+    let way = match arguments.way {
+        FloorWay::Plain => benches_sys::Way::Plain,
+        FloorWay::ZeroCopy => benches_sys::Way::ZeroCopy,
+        FloorWay::KernelThread => benches_sys::Way::KernelThread,
+    };
+    benches_sys::forward(sockets, way, |_| false)?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 //!             ◄── bulk/sampled B ── leg B ◄┘      and the other way round
 //! ```
 
+pub mod choices;
 pub mod edge;
 pub mod flood;
 pub mod floor;
@@ -110,8 +111,8 @@ pub struct Place {
 /// In words.
 pub fn start(kind: Kind, place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
     match kind {
-        Kind::Edge => edge::start(place, calls, ends),
+        Kind::Edge => edge::start(place, calls, ends, ""),
         Kind::Rtpengine => rtpengine::start(place, calls, ends),
-        Kind::Floor => floor::start(place, calls, ends),
+        Kind::Floor => floor::start(place, calls, ends, floor::FloorWay::Plain),
     }
 }

@@ -21,6 +21,8 @@ const BUFFERS: u16 = 4096;
 const BUFFER_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
 const GROUP: u16 = 0;
+/// The kernel's own thread sleeps after so long without work.
+const KERNEL_THREAD_IDLE_MS: u32 = 1;
 /// Marks completions of failed sends.
 const SEND: u64 = 1 << 63;
 
@@ -91,8 +93,21 @@ pub struct FloorCounts {
     pub armed_again: u64,
 }
 
+/// How the floor sends and enters the kernel: what could be done otherwise, to be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Way {
+    /// Sends copy; one system call a batch.
+    #[default]
+    Plain,
+    /// Sends that do not copy: the kernel tells when a buffer is free again.
+    ZeroCopy,
+    /// A thread of the kernel takes submissions without a system call.
+    KernelThread,
+}
+
 struct Floor {
     ring: IoUring,
+    way: Way,
     buffers: Buffers,
     /// Buffers of queued sends: lent again after the submit, which copies.
     used: Vec<u16>,
@@ -112,6 +127,7 @@ impl Floor {
         }
     }
 
+    /// After a submit the kernel has copied all sends; its own thread may have some before it.
     fn submit(&mut self, wait_for: usize) -> io::Result<()> {
         match self.ring.submit_and_wait(wait_for) {
             Ok(_) => {}
@@ -119,10 +135,25 @@ impl Floor {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
             Err(error) => return Err(error),
         }
-        for id in self.used.drain(..) {
-            self.buffers.lend(id);
+        if self.way != Way::KernelThread || self.ring.submission().is_empty() {
+            for id in self.used.drain(..) {
+                self.buffers.lend(id);
+            }
+            self.buffers.show();
         }
-        self.buffers.show();
+        Ok(())
+    }
+
+    fn send(&mut self, socket: u32, id: u16, length: u32, data: u64) -> io::Result<()> {
+        let (to, start) = (Fixed(socket), self.buffers.at(id));
+        if self.way == Way::ZeroCopy {
+            let send = opcode::SendZc::new(to, start, length).flags(libc::MSG_DONTWAIT);
+            // The notice that the buffer is free names it.
+            return self.push(&send.build().user_data(SEND | u64::from(id)));
+        }
+        let send = opcode::Send::new(to, start, length).flags(libc::MSG_DONTWAIT).build();
+        self.push(&send.flags(squeue::Flags::SKIP_SUCCESS).user_data(SEND | data))?;
+        self.used.push(id);
         Ok(())
     }
 
@@ -136,6 +167,9 @@ impl Floor {
         let (data, result) = (completion.user_data(), completion.result());
         if data & SEND != 0 {
             self.counts.send_failed += u64::from(result < 0);
+            if self.way == Way::ZeroCopy && !cqueue::more(completion.flags()) {
+                self.used.push(data as u16);
+            }
             return Ok(());
         }
         let socket = data as u32;
@@ -143,13 +177,7 @@ impl Floor {
             (u32::try_from(result), cqueue::buffer_select(completion.flags()))
         {
             self.counts.received += 1;
-            let send = opcode::Send::new(Fixed(socket ^ 1), self.buffers.at(id), length)
-                .flags(libc::MSG_DONTWAIT)
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(SEND | data);
-            self.push(&send)?;
-            self.used.push(id);
+            self.send(socket ^ 1, id, length, data)?;
         }
         if !cqueue::more(completion.flags()) {
             self.counts.armed_again += 1;
@@ -166,13 +194,16 @@ impl Floor {
 /// When the kernel has no io_uring with multishot receive, or of `io_uring_enter(2)`.
 pub fn forward(
     sockets: Vec<UdpSocket>,
+    way: Way,
     mut stop: impl FnMut(&FloorCounts) -> bool,
 ) -> io::Result<FloorCounts> {
-    let ring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_cqsize(16_384)
-        .build(512)?;
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_cqsize(16_384);
+    match way {
+        Way::Plain | Way::ZeroCopy => builder.setup_defer_taskrun(),
+        Way::KernelThread => builder.setup_sqpoll(KERNEL_THREAD_IDLE_MS),
+    };
+    let ring = builder.build(512)?;
     let mut buffers = Buffers::new();
     for id in 0..BUFFERS {
         buffers.lend(id);
@@ -185,12 +216,13 @@ pub fn forward(
         ring.submitter().register_buf_ring_with_flags(buffers.entries as u64, BUFFERS, GROUP, 0)
     }?;
     let used = Vec::with_capacity(usize::from(BUFFERS));
-    let mut floor = Floor { ring, buffers, used, sockets, counts: FloorCounts::default() };
+    let mut floor = Floor { ring, way, buffers, used, sockets, counts: FloorCounts::default() };
     for socket in 0..floor.sockets.len() as u32 {
         floor.arm(socket)?;
     }
     let mut batch = Vec::with_capacity(64);
     loop {
+        // One system call a batch: it sends, and takes in what has come meanwhile.
         floor.submit(1)?;
         loop {
             batch.extend(floor.ring.completion().take(64));
@@ -201,7 +233,6 @@ pub fn forward(
                 floor.on_completion(completion)?;
             }
             batch.clear();
-            floor.submit(0)?;
         }
         if stop(&floor.counts) {
             return Ok(floor.counts);
