@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::sip::{Request, sdp};
-use super::tick::{Frames, Lateness};
+use super::tick::{Frames, Lateness, PERIOD, of_timerfd};
 use crate::gate::wait_quiet;
 use crate::machine::{pin_thread, pin_threads};
 use crate::report::{Goal, Outcome, median};
@@ -79,6 +79,8 @@ impl Drop for Flood {
 pub fn tick_flood(context: &Context) -> anyhow::Result<Outcome> {
     let time = context.window() * 2;
     let mut pairs: Vec<(Lateness, Lateness)> = Vec::new();
+    // What the machine itself does to a timer beside the edge's thread, then and then.
+    let mut timers: Vec<(Lateness, Lateness)> = Vec::new();
     let (mut clean, mut floods) = (0, Vec::new());
     for _ in 0..context.rounds() {
         let quiet = wait_quiet(context.cores, context.patience())?;
@@ -87,10 +89,12 @@ pub fn tick_flood(context: &Context) -> anyhow::Result<Outcome> {
         pin_threads(frames.pid(), |name| {
             if name.starts_with("media-0") { cores.system } else { cores.load }
         })?;
+        let timer_before = of_timerfd(context, PERIOD, time)?;
         let (before, complaints) = frames.lateness(context, time)?;
         let flood = Flood::start(frames.sip(), cores.load)?;
         let (under, _) = frames.lateness(context, time)?;
         floods.push(flood.sent.load(Ordering::Relaxed) as f64 / time.as_secs_f64());
+        timers.push((timer_before, of_timerfd(context, PERIOD, time)?));
         drop(flood);
         clean += usize::from(quiet && complaints.is_empty());
         pairs.push((before, under));
@@ -98,11 +102,16 @@ pub fn tick_flood(context: &Context) -> anyhow::Result<Outcome> {
     }
     let mut outcome = Outcome::new("tick_flood");
     outcome.headings(&["lateness of frames, µs", "p50", "p90", "p99", "max"]);
-    let columns: [(&str, fn(&(Lateness, Lateness)) -> &Lateness); 2] =
-        [("quiet", |pair| &pair.0), ("under the flood", |pair| &pair.1)];
-    for (name, pick) in columns {
+    type Pick = fn(&(Lateness, Lateness)) -> &Lateness;
+    let columns: [(&str, &[(Lateness, Lateness)], Pick); 4] = [
+        ("edge, quiet", &pairs, |pair| &pair.0),
+        ("edge, under the flood", &pairs, |pair| &pair.1),
+        ("timerfd beside it, quiet", &timers, |pair| &pair.0),
+        ("timerfd beside it, under the flood", &timers, |pair| &pair.1),
+    ];
+    for (name, rows, pick) in columns {
         let [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1.0].map(|quantile| {
-            let values: Vec<f64> = pairs.iter().map(|pair| pick(pair).at(quantile)).collect();
+            let values: Vec<f64> = rows.iter().map(|pair| pick(pair).at(quantile)).collect();
             format!("{:.0}", median(&values).unwrap_or(f64::NAN))
         });
         outcome.row([name.to_owned(), p50, p90, p99, max]);

@@ -17,7 +17,8 @@ use crate::machine::{pin_thread, process_cpu};
 use crate::report::{Entry, Goal, Outcome, median};
 use crate::run::Context;
 
-const PERIOD: Duration = Duration::from_millis(20);
+/// Of a frame.
+pub(super) const PERIOD: Duration = Duration::from_millis(20);
 const CALLS: usize = 32;
 /// Lateness of the edge's p99, × that of a timerfd.
 const RATIO_MAX: f64 = 1.5;
