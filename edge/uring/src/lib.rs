@@ -23,6 +23,7 @@ mod buf_ring;
 mod doorbell;
 mod io;
 mod limits;
+mod pages;
 mod prefetch;
 mod recv;
 mod ring;
