@@ -21,8 +21,14 @@
 
 mod buf_ring;
 mod doorbell;
+#[cfg_attr(all(test, tandem_loom), path = "model/entries.rs")]
+mod entries;
+#[cfg_attr(all(test, tandem_loom), path = "model/event.rs")]
+mod event;
 mod io;
 mod limits;
+#[cfg(all(test, tandem_loom))]
+mod model;
 mod pages;
 mod prefetch;
 mod recv;
@@ -31,6 +37,7 @@ mod send;
 mod settle;
 pub mod socket;
 mod stats;
+mod sync;
 mod table;
 mod thread;
 mod timer;
