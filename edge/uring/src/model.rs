@@ -10,3 +10,4 @@
 mod buffers;
 mod doorbell;
 mod queue;
+mod sleeper;

@@ -2,6 +2,6 @@
 //! models (`make loom`).
 
 #[cfg(all(test, tandem_loom))]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU16, Ordering, fence};
 #[cfg(not(all(test, tandem_loom)))]
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, Ordering, fence};
