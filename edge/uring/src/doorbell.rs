@@ -81,6 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn rings_are_merged_until_cleared() {
         let bell = Doorbell::new().expect("eventfd");
         assert!(!bell.clear());
