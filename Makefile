@@ -4,7 +4,7 @@ SHELL := /bin/bash
 SEEDS ?= 200
 TANDEM := target/debug/tandem
 
-.PHONY: help run test bench soak sim fuzz lint e2e unit
+.PHONY: help run test bench soak sim fuzz lint e2e unit loom sanitize
 
 help:   ## this list
 	@grep -E '^[a-z0-9]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -22,11 +22,17 @@ test:   ## all tests: unit, simulation, end to end with outside peers; prints th
 
 # Everything is built for the whole workspace, whatever runs: another selection of packages would
 # unite features differently and compile the same crates twice.
-unit:   ## unit, property and pair tests of every crate, and the repository's own rules
+unit:   ## unit, property and pair tests of every crate, loom models, and the repository's own rules
 	cargo test --workspace --exclude e2e
+	@$(MAKE) --no-print-directory loom
 	@cargo build --quiet --workspace --bin xtask
 	@target/debug/xtask tidy
 	@target/debug/xtask layers
+
+# Other flags for the compiler: a directory of its own, or everything would be built anew.
+loom:   ## models of what threads meet in, under every interleaving (of up to three preemptions)
+	RUSTFLAGS="--cfg tandem_loom" LOOM_MAX_PREEMPTIONS=3 \
+	  cargo test --package edge-uring --lib --target-dir target/loom model::
 
 sim:    ## whole regions on one virtual clock from SEEDS seeds (default 200)
 	cargo build --workspace --bin sim
@@ -52,6 +58,13 @@ soak:   ## an hour of churn against one edge
 
 fuzz:   ## fuzz targets, a minute each (needs cargo-fuzz)
 	tests/fuzz/run.sh
+
+# The sanitizer is part of the stable compiler, its flag is not.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+SANITIZED := edge-uring edge-xdp edge media-core
+sanitize: ## the edge's unsafe code, its rings and media-core under AddressSanitizer (minutes)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test --target $(HOST) \
+	  --target-dir target/asan $(SANITIZED:%=--package %) --lib --tests
 
 lint:   ## formatting, clippy, tidy, layers
 	cargo fmt --all -- --check

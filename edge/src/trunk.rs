@@ -236,11 +236,9 @@ async fn run(
     tokio::task::spawn_local(peers::accept(peers.clone()));
     tokio::task::spawn_local(peers::watch_routes(peers.clone()));
     loop {
-        if !cadence.beats() {
-            peers.wake.sleep();
-        }
-        // What came between the last round and the line above rang no bell.
-        if cadence.beats() || peers.traffic.borrow().rings_are_empty() {
+        // What came since the last round rang no bell.
+        let rings_are_empty = || peers.traffic.borrow().rings_are_empty();
+        if cadence.beats() || peers.wake.falls_asleep(rings_are_empty) {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -251,7 +249,7 @@ async fn run(
                 () = beat.tick(), if cadence.beats() => {}
             }
         }
-        peers.wake.stay_awake();
+        peers.wake.stays_awake();
         let packets = send_waiting(&peers).await;
         let waiting = peers.traffic.borrow().is_waiting();
         if cadence.after(clock::now(), packets, waiting) {

@@ -2,9 +2,9 @@
 //! is traffic, so that load is packed and nobody has to wake the thread for each batch.
 
 use std::os::fd::{AsFd as _, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::{Duration, Instant};
 
+use edge_uring::Sleeper;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::unix::AsyncFd;
@@ -13,31 +13,29 @@ use tokio::sync::Notify;
 /// A beat that finds fewer packets is the last one.
 const PACKETS_PER_BEAT_MIN: usize = 2;
 
-/// Wakes the trunk thread, if it sleeps without a beat.
+/// Wakes the trunk thread, if it sleeps without a beat. That no packet is left without one or the
+/// other is shown for [`Sleeper`] by its models.
 #[derive(Debug, Default)]
 pub struct TrunkWake {
-    sleeps: AtomicBool,
+    sleeper: Sleeper,
     notify: Notify,
 }
 
 impl TrunkWake {
     /// To be called after packets were put into a ring. A system call only if the thread sleeps.
     pub fn ring(&self) {
-        // Pairs with the one in `sleep`: either the thread sees the packets or we see it asleep.
-        fence(Ordering::SeqCst);
-        if self.sleeps.load(Ordering::Relaxed) && self.sleeps.swap(false, Ordering::AcqRel) {
+        if self.sleeper.must_be_woken() {
             self.notify.notify_one();
         }
     }
 
-    /// Before the rings are looked at for the last time.
-    pub(super) fn sleep(&self) {
-        self.sleeps.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+    /// True if the thread may wait in [`Self::rung`]; `rings_are_empty` is its last look at them.
+    pub(super) fn falls_asleep(&self, rings_are_empty: impl FnOnce() -> bool) -> bool {
+        self.sleeper.falls_asleep(rings_are_empty)
     }
 
-    pub(super) fn stay_awake(&self) {
-        self.sleeps.store(false, Ordering::Relaxed);
+    pub(super) fn stays_awake(&self) {
+        self.sleeper.stays_awake();
     }
 
     /// Wakes the thread from within: there is something to send that came through no ring.
@@ -157,14 +155,14 @@ mod tests {
     fn only_a_sleeper_is_woken_and_only_once() {
         let wake = TrunkWake::default();
         wake.ring();
-        wake.sleep();
-        wake.stay_awake();
+        assert!(wake.falls_asleep(|| true));
+        wake.stays_awake();
         wake.ring();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let soon = Duration::from_millis(20);
             assert!(tokio::time::timeout(soon, wake.rung()).await.is_err());
-            wake.sleep();
+            assert!(wake.falls_asleep(|| true));
             wake.ring();
             wake.ring();
             tokio::time::timeout(soon, wake.rung()).await.unwrap();

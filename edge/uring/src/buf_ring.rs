@@ -4,64 +4,12 @@
 //! (a completion named it and [`BufRing::publish`] has not been called since). Only one's own
 //! buffers may be read or written.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering};
-
-use io_uring::types::BufRingEntry;
-
-const PAGE_BYTES: usize = 4096;
-
-/// Page-aligned zeroed memory that lives as long as this value, or for ever if leaked.
-pub(crate) struct Pages {
-    start: NonNull<u8>,
-    layout: Layout,
-    leaked: bool,
-}
-
-impl Pages {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let bytes = bytes.max(1).next_multiple_of(PAGE_BYTES);
-        let layout = match Layout::from_size_align(bytes, PAGE_BYTES) {
-            Ok(layout) => layout,
-            Err(_) => handle_alloc_error(Layout::new::<u8>()),
-        };
-        // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        let pages = Pages { start, layout, leaked: false };
-        for page in (0..bytes).step_by(PAGE_BYTES) {
-            // Touched now, so that the media thread never faults on first use.
-            // SAFETY: `page` is inside the allocation, which nobody else uses yet.
-            unsafe { pages.at(page).write_volatile(0) };
-        }
-        pages
-    }
-
-    /// The address `offset` bytes into the memory.
-    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
-        assert!(offset < self.layout.size(), "offset inside the allocation");
-        // SAFETY: the offset was just checked to be inside the allocation.
-        unsafe { self.start.as_ptr().add(offset) }
-    }
-
-    /// The kernel may still write here: never give it back.
-    pub(crate) fn leak(&mut self) {
-        self.leaked = true;
-    }
-}
-
-impl Drop for Pages {
-    fn drop(&mut self) {
-        if !self.leaked {
-            // SAFETY: allocated in `new` with this very layout, and not freed before.
-            unsafe { dealloc(self.start.as_ptr(), self.layout) };
-        }
-    }
-}
+use crate::entries::Entries;
+use crate::pages::Pages;
+use crate::sync::Ordering;
 
 pub(crate) struct BufRing {
-    entries: Pages,
+    entries: Entries,
     buffers: Pages,
     count: u16,
     buffer_bytes: u32,
@@ -76,7 +24,7 @@ impl BufRing {
     pub(crate) fn new(count: u16, buffer_bytes: u32) -> Self {
         assert!(count.is_power_of_two(), "ring size is a power of two");
         BufRing {
-            entries: Pages::new(usize::from(count) * std::mem::size_of::<BufRingEntry>()),
+            entries: Entries::new(count),
             buffers: Pages::new(usize::from(count) * buffer_bytes as usize),
             count,
             buffer_bytes,
@@ -86,7 +34,7 @@ impl BufRing {
     }
 
     pub(crate) fn entries_address(&self) -> u64 {
-        self.entries.at(0) as u64
+        self.entries.address()
     }
 
     pub(crate) fn count(&self) -> u16 {
@@ -118,28 +66,20 @@ impl BufRing {
     /// Writes the buffer's entry; the kernel sees it after [`BufRing::commit`].
     pub(crate) fn write_entry(&mut self, id: u16) {
         debug_assert!(self.ours > 0, "only our own buffers can be lent");
-        let place = usize::from(self.tail & (self.count - 1)) * std::mem::size_of::<BufRingEntry>();
         let address = self.buffers.at(usize::from(id) * self.buffer_bytes as usize) as u64;
-        let entry = self.entries.at(place).cast::<BufRingEntry>();
-        // SAFETY: `place` is a whole entry inside the ring, aligned since entries are 16 bytes in
-        // a page; it lies beyond the tail, so the kernel does not read it before `commit`. Zeroed
-        // bytes are a valid entry.
-        let entry = unsafe { &mut *entry };
-        entry.set_addr(address);
-        entry.set_len(self.buffer_bytes);
-        entry.set_bid(id);
+        // Beyond the tail that `commit` stored last, where the kernel does not read.
+        self.entries.write(self.tail & (self.count - 1), |entry| {
+            entry.set_addr(address);
+            entry.set_len(self.buffer_bytes);
+            entry.set_bid(id);
+        });
         self.tail = self.tail.wrapping_add(1);
         self.ours = self.ours.saturating_sub(1);
     }
 
     /// Shows the kernel all entries written so far.
     pub(crate) fn commit(&mut self) {
-        let first = self.entries.at(0).cast::<BufRingEntry>();
-        // SAFETY: `first` is the first entry of the ring and zeroed memory is a valid entry.
-        let tail = unsafe { BufRingEntry::tail(first) }.cast_mut();
-        // SAFETY: the tail is an aligned u16 inside the ring; the kernel only reads it.
-        let tail = unsafe { AtomicU16::from_ptr(tail) };
-        tail.store(self.tail, Ordering::Release);
+        self.entries.tail().store(self.tail, Ordering::Release);
     }
 
     /// Lends one buffer at once.
@@ -153,16 +93,14 @@ impl BufRing {
         self.buffers.leak();
     }
 
-    #[cfg(test)]
-    fn entry(&self, place: u16) -> (u64, u32, u16) {
-        let entry = self.entries.at(usize::from(place) * 16).cast::<BufRingEntry>();
-        // SAFETY: a whole, initialised entry inside the ring; no kernel runs in the unit test.
-        let entry = unsafe { &*entry };
-        (entry.addr(), entry.len(), entry.bid())
+    /// What the kernel sees.
+    #[cfg(all(test, tandem_loom))]
+    pub(crate) fn shared(&self) -> std::sync::Arc<crate::entries::Shared> {
+        self.entries.shared()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(tandem_loom)))]
 mod tests {
     use super::*;
 
@@ -171,15 +109,15 @@ mod tests {
         let mut ring = BufRing::new(4, 256);
         ring.publish_all();
         assert_eq!(ring.ours, 0);
-        let bids: Vec<u16> = (0..4).map(|place| ring.entry(place).2).collect();
+        let bids: Vec<u16> = (0..4).map(|place| ring.entries.read(place).2).collect();
         assert_eq!(bids, [0, 1, 2, 3]);
         let first = ring.take(2).expect("lent");
-        assert_eq!(first as u64, ring.entry(2).0);
+        assert_eq!(first as u64, ring.entries.read(2).0);
         // SAFETY: the buffer is ours and 256 bytes long.
         let bytes = unsafe { std::slice::from_raw_parts_mut(first, 256) };
         bytes.fill(7);
         ring.publish(2);
-        assert_eq!(ring.entry(0), (first as u64, 256, 2));
+        assert_eq!(ring.entries.read(0), (first as u64, 256, 2));
         assert_eq!(ring.ours, 0);
     }
 

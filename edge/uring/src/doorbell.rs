@@ -4,14 +4,16 @@
 //! the first one makes a system call.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use crate::event::Event;
+use crate::sync::{AtomicBool, Ordering};
 
 /// The doorbell of one thread. The other direction (media to signalling) uses one as well: its
 /// descriptor becomes readable, `clear` makes it quiet again.
 #[derive(Debug)]
 pub struct Doorbell {
-    event: OwnedFd,
+    event: Event,
     rung: AtomicBool,
     stop: AtomicBool,
 }
@@ -20,38 +22,29 @@ impl Doorbell {
     /// # Errors
     /// Those of `eventfd(2)`, in practice: no descriptor left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor was just made and belongs to nobody else.
-        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        let event = Event::new()?;
         Ok(Doorbell { event, rung: AtomicBool::new(false), stop: AtomicBool::new(false) })
     }
 
     /// Wakes the thread; what was pushed before is visible to it.
     pub fn ring(&self) {
-        if self.rung.swap(true, Ordering::AcqRel) {
-            return;
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.event.signal();
         }
-        let one = 1_u64;
-        // The only failure is a counter at its maximum: then the descriptor is readable anyway.
-        // SAFETY: eight bytes are read from a live u64; the descriptor is open.
-        let _ = unsafe { libc::write(self.event.as_raw_fd(), (&raw const one).cast(), 8) };
     }
 
-    /// Takes the ring away before the queues are read, so that a later push rings again.
-    pub(crate) fn answer(&self) {
+    /// Takes the ring away before the queues are read, so that a later push rings again. True if
+    /// the thread is to stop: asked afterwards, as a request may have been merged into this ring.
+    pub(crate) fn answer(&self) -> bool {
         self.rung.swap(false, Ordering::AcqRel);
+        self.stop.load(Ordering::Acquire)
     }
 
     /// For a waiter outside a ring (`AsyncFd`): makes the descriptor unreadable, then the queues
     /// can be read. True if it had been rung.
     pub fn clear(&self) -> bool {
-        let mut count = 0_u64;
-        // SAFETY: eight bytes are written to a live u64; the descriptor is open and non-blocking.
-        let _ = unsafe { libc::read(self.event.as_raw_fd(), (&raw mut count).cast(), 8) };
+        // In this order: a ring between the two would leave `rung` set and nothing to read.
+        self.event.clear();
         self.rung.swap(false, Ordering::AcqRel)
     }
 
@@ -61,12 +54,13 @@ impl Doorbell {
         self.ring();
     }
 
-    pub(crate) fn stop_requested(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+    pub(crate) fn raw(&self) -> RawFd {
+        self.as_raw_fd()
     }
 
-    pub(crate) fn raw(&self) -> RawFd {
-        self.event.as_raw_fd()
+    #[cfg(all(test, tandem_loom))]
+    pub(crate) fn event(&self) -> &Event {
+        &self.event
     }
 }
 
@@ -78,15 +72,16 @@ impl AsFd for Doorbell {
 
 impl AsRawFd for Doorbell {
     fn as_raw_fd(&self) -> RawFd {
-        self.event.as_raw_fd()
+        self.event.as_fd().as_raw_fd()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(tandem_loom)))]
 mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn rings_are_merged_until_cleared() {
         let bell = Doorbell::new().expect("eventfd");
         assert!(!bell.clear());

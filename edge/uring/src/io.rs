@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
-use crate::buf_ring::{BufRing, Pages};
+use crate::buf_ring::BufRing;
 use crate::doorbell::Doorbell;
 use crate::limits::Limits;
+use crate::pages::Pages;
 use crate::ring::{Entered, Ring, RingFlags};
 use crate::send::{Current, TxSlots};
 use crate::socket;

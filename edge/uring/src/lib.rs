@@ -21,15 +21,24 @@
 
 mod buf_ring;
 mod doorbell;
+#[cfg_attr(all(test, tandem_loom), path = "model/entries.rs")]
+mod entries;
+#[cfg_attr(all(test, tandem_loom), path = "model/event.rs")]
+mod event;
 mod io;
 mod limits;
+#[cfg(all(test, tandem_loom))]
+mod model;
+mod pages;
 mod prefetch;
 mod recv;
 mod ring;
 mod send;
 mod settle;
+mod sleeper;
 pub mod socket;
 mod stats;
+mod sync;
 mod table;
 mod thread;
 mod timer;
@@ -41,6 +50,7 @@ pub use io::Io;
 pub use limits::{Limits, LimitsError, WaitConfig};
 pub use prefetch::prefetch;
 pub use ring::RingFlags;
+pub use sleeper::Sleeper;
 pub use stats::Stats;
 pub use table::SocketId;
 pub use thread::{MediaThread, SpawnError, Started, ThreadConfig, cores_allowed, spawn};

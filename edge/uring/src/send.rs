@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use io_uring::{opcode, squeue, types};
 
-use crate::buf_ring::Pages;
 use crate::io::Io;
+use crate::pages::Pages;
 use crate::table::SocketId;
 use crate::user_data::{Kind, pack};
 

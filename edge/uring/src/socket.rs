@@ -161,6 +161,7 @@ mod tests {
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn pairs_are_even_and_odd_and_skip_used_ports() {
         let config = SocketConfig::default();
         let candidates = || (41_000..42_000).step_by(2);
@@ -179,6 +180,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn dropped_datagrams_are_counted_by_the_kernel() {
         let config = SocketConfig { receive_buffer_bytes: 4096, ..SocketConfig::default() };
         let sink = bind("127.0.0.1:0".parse().expect("address"), &config).expect("bound");
@@ -193,6 +195,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn disconnected_socket_hears_everybody_again() {
         let a = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let b = UdpSocket::bind("127.0.0.1:0").expect("bound");

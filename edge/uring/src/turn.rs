@@ -256,8 +256,7 @@ fn dispatch<D: Driver>(io: &mut Io, now: Instant, driver: &mut D, entry: &cqueue
         Kind::Doorbell => {
             io.doorbell_armed = false;
             io.stats.doorbells += 1;
-            io.doorbell.answer();
-            io.stopping |= io.doorbell.stop_requested();
+            io.stopping |= io.doorbell.answer();
             driver.on_doorbell(now, io);
             io.arm_doorbell();
         }
