@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  All benches, ten minutes or so on a quiet machine
+  All benches, half an hour or so on a quiet machine
     cargo run --release -p benches -- run
 
   One of them
