@@ -51,7 +51,7 @@ pub const ALL: [Bench; 18] = [
     Bench {
         name: "relay_saturation",
         what: "highest rate below 0.1 % loss on one core; draws the curves",
-        takes_s: 240,
+        takes_s: 400,
         run: |context| system::relay::relay_saturation(context),
     },
     Bench {

@@ -205,7 +205,7 @@ pub fn relay_saturation(context: &Context) -> anyhow::Result<Outcome> {
     let place = context.place()?;
     let mut best = Rounds::new();
     let mut curve: BTreeMap<Kind, Vec<Sample>> = BTreeMap::new();
-    for round in 0..context.climbs() {
+    for round in 0..context.rounds() {
         let mut order = kinds();
         let turn = round % order.len();
         order.rotate_left(turn);

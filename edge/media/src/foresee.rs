@@ -1,40 +1,41 @@
 //! Names the memory that a packet will need, so that a shell that has several packets at hand can
 //! have it brought near for all of them at once. Changes nothing.
 
+use std::mem::offset_of;
+
 use crate::command::PortKey;
 use crate::port::{LINE_BYTES, Port};
 use crate::worker::Worker;
 
-/// Names the first cache lines of a value; it is not read here.
-fn lines<T>(first: &T, count: usize, near: &impl Fn(*const u8, usize)) {
-    near((&raw const *first).cast(), count * LINE_BYTES);
+/// What a packet needs at both its ports, and one of the parts beside it.
+fn lines(port: *const u8, part: usize, near: &impl Fn(*const u8, usize)) {
+    near(port, 2 * LINE_BYTES);
+    near(port.wrapping_add(part), 4 * LINE_BYTES);
 }
 
 impl Worker {
     /// A packet of this port comes soon: what the port needs to take it.
     pub fn foresee(&self, port: PortKey, near: impl Fn(*const u8, usize)) {
-        let Some(port) = self.ports.soon(port).and_then(|slot| self.ports.get(slot)) else {
+        let Some(port) = self.ports.soon(port).and_then(|slot| self.ports.place(slot)) else {
             return;
         };
-        lines(port, 2, &near);
-        lines(&port.input, 4, &near);
+        lines(port, offset_of!(Port, input), &near);
     }
 
     /// The next step: what the port that it feeds needs to send the packet.
     pub fn foresee_sink(&self, port: PortKey, near: impl Fn(*const u8, usize)) {
-        let Some(sink) = self.sink(port) else { return };
-        lines(sink, 2, &near);
-        lines(&sink.out, 4, &near);
+        let Some(sink) = self.sink(port).and_then(|slot| self.ports.place(slot)) else { return };
+        lines(sink, offset_of!(Port, out), &near);
     }
 
     /// The port that a packet of this port leaves by.
     #[must_use]
     pub fn foreseen_sink(&self, port: PortKey) -> Option<PortKey> {
-        self.sink(port).map(|sink| sink.key)
+        self.ports.get(self.sink(port)?).map(|sink| sink.key)
     }
 
-    fn sink(&self, port: PortKey) -> Option<&Port> {
+    fn sink(&self, port: PortKey) -> Option<u32> {
         let port = self.ports.get(self.ports.soon(port)?)?;
-        self.ports.get(port.sinks.as_slice().last().copied()?)
+        port.sinks.as_slice().last().copied()
     }
 }

@@ -41,6 +41,11 @@ impl PortTable {
         self.by_index.get(key.index as usize).copied().filter(|slot| *slot != NONE)
     }
 
+    /// Where the port of a slot lies, or would lie; nothing is read.
+    pub(crate) fn place(&self, slot: u32) -> Option<*const u8> {
+        self.slots.get(slot as usize).map(|port| (&raw const *port).cast())
+    }
+
     pub(crate) fn find_channel(&self, peer: u32, channel: ChannelId) -> Option<u32> {
         let at = self.place_of_channel(peer, channel).ok()?;
         self.channels.get(at).map(|(_, _, slot)| *slot)

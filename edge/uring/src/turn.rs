@@ -168,6 +168,12 @@ impl Loop {
         if self.io.stopping || self.io.is_unsettled() || self.io.starved {
             return self.poll();
         }
+        if self.io.ring.has_completions() {
+            // Entered for more, the kernel would fill further buffers while these wait, until none is
+            // left and receives end.
+            self.io.flush();
+            return;
+        }
         if !self.wait.busy_poll.is_zero() && self.spin(deadline) {
             return;
         }
