@@ -325,6 +325,37 @@ fn refused_peer_does_not_end_the_socket() {
     assert_eq!(bench.probe.texts(), [b"back"]);
 }
 
+/// A turn that hands over less than has come asks for no more: else each one would fill further
+/// buffers, until none is left.
+#[test]
+fn a_turn_that_is_behind_takes_in_no_more() {
+    let limits = Limits {
+        rx_buffers: 64,
+        sockets_max: 128,
+        completions_per_turn_max: 8,
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(limits);
+    let phones: Vec<_> = (0..100)
+        .map(|token| {
+            let (id, address) = bench.add(token);
+            let (phone, phone_address) = phone(address);
+            bench.turns.io().connect(id, Some(phone_address)).expect("connected");
+            phone
+        })
+        .collect();
+    bench.until(|_, io| io.sockets_open() == 100);
+    for _ in 0..30 {
+        bench.settle();
+    }
+    for phone in &phones {
+        phone.send(b"one each").expect("sent");
+    }
+    bench.until_seen(100);
+    assert_eq!(bench.turns.io().stats().receive_no_buffers, 0);
+    assert_eq!(bench.probe.seen.len(), 100);
+}
+
 #[test]
 fn starved_receives_recover_and_are_counted() {
     let mut bench = Bench::new(Limits { rx_buffers: 4, ..small() });
