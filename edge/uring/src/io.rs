@@ -45,6 +45,8 @@ pub struct Io {
     /// A receive of this turn ended for want of buffers.
     pub(crate) starved: bool,
     pub(crate) stopping: bool,
+    /// The last entry into the kernel took in what had come, and did not only send.
+    pub(crate) took_in: bool,
     /// When a turn last began with few enough completions to know that no more were waiting.
     pub(crate) caught_up: Instant,
     pub(crate) stats: Stats,
@@ -86,6 +88,7 @@ impl Io {
             timer: Timer::default(),
             starved: false,
             stopping: false,
+            took_in: true,
             caught_up: clock(),
             stats: Stats::default(),
             limits,

@@ -136,7 +136,7 @@ impl Loop {
         let now = (self.clock)();
         let io = &mut self.io;
         io.stats.turns += 1;
-        if io.ring.ready() < CAUGHT_UP {
+        if io.took_in && io.ring.ready() < CAUGHT_UP {
             io.caught_up = now;
         }
         if driver.next_deadline().is_some_and(|deadline| deadline <= now) {
@@ -166,14 +166,17 @@ impl Loop {
 
     fn submit_and_wait(&mut self, now: Instant, deadline: Option<Instant>) {
         if self.io.stopping || self.io.is_unsettled() || self.io.starved {
+            self.io.took_in = true;
             return self.poll();
         }
         if self.io.ring.has_completions() {
             // Entered for more, the kernel would fill further buffers while these wait, until none is
             // left and receives end.
             self.io.flush();
+            self.io.took_in = false;
             return;
         }
+        self.io.took_in = true;
         if !self.wait.busy_poll.is_zero() && self.spin(deadline) {
             return;
         }
@@ -212,8 +215,8 @@ impl Loop {
     }
 }
 
-/// The kernel works off some twenty sockets at an entry, more only if they are asked for: after fewer
-/// completions than this, no socket was waiting for the next entry.
+/// The kernel works off some twenty sockets at an entry, more only if they are asked for: if an entry
+/// left fewer completions than this, no socket was waiting for the next one.
 const CAUGHT_UP: usize = 16;
 
 /// Fewer datagrams than these are sent on sooner without it, and a thread that finds so few has time.
