@@ -36,6 +36,7 @@ use crate::prompt_cache::PromptCache;
 use crate::recorder::{self, Recorder};
 use crate::signalling::{Aside, LinkQueue, Signalling};
 use crate::snapshot::Snapshot;
+use crate::sparing::Sparing;
 use crate::tables::TablesFile;
 use crate::trunk::{self, RouteView, TrunkCounters, TrunkSetup, TrunkWake, WorkerRings};
 use crate::trunk_ring::Epoch;
@@ -263,6 +264,7 @@ async fn start_threads(
         tables: Arc::new(TablesFile::new(config.data_folder.join("tables.json"))),
         recorder_next: AtomicU32::new(1),
         channels: BTreeMap::new(),
+        refusals: Sparing::default(),
     };
     let signalling = start_signalling(signalling)?;
     let (reload, reloads) = reload::channel();

@@ -264,7 +264,7 @@ fn read_media(r: &mut Reader) -> Media {
     let fifo = r.key("fifo_priority", "SCHED_FIFO priority of the media threads; 0 = off.");
     let fifo_priority = fifo.default(0).read(kind::integer(0..=99)) as u8;
     let busy =
-        r.key("busy_poll_ms", "Look for packets so long before sleeping; 0 = sleep at once.");
+        r.key("busy_poll_ms", "Look for packets so long before sleeping; 0 = sleep at once. Takes the whole core; see docs/operate.md.");
     let busy_poll = busy.default(0).read(kind::millis(0..=100));
     let packets = r.key(
         "batch_packets",
@@ -273,8 +273,8 @@ fn read_media(r: &mut Reader) -> Media {
     let batch_packets = packets.default(1).read(kind::integer(1..=1_024)) as u32;
     let wait = r.key(
         "batch_wait_us",
-        "Sleep no longer than that for `batch_packets`; 0 = the first one wakes. Saves processor \
-         time below some 10,000 packets a second and delays each of them.",
+        "Sleep no longer than that for `batch_packets`; 0 = the first one wakes. It delays packets, \
+         and saved little or nothing where it was measured; see docs/operate.md.",
     );
     let batch_wait = Duration::from_micros(wait.default(0).read(kind::integer(0..=20_000)));
     let (xdp, xdp_interfaces, xdp_coalesce) = read_xdp(r);

@@ -25,6 +25,7 @@ pub mod recorder;
 pub mod signalling;
 pub mod sip_errors;
 pub mod snapshot;
+pub mod sparing;
 pub mod tables;
 pub mod trunk;
 pub mod trunk_ring;

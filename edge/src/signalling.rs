@@ -25,6 +25,7 @@ use crate::prompt_cache::PromptCache;
 use crate::recorder::RecorderCommand;
 use crate::sip_errors::{self, Undelivered};
 use crate::snapshot::Snapshot;
+use crate::sparing::Sparing;
 use crate::tables::TablesFile;
 use crate::trunk::{TrunkCommand, TrunkState};
 use crate::trunk_ring::Address;
@@ -91,6 +92,8 @@ pub struct Signalling {
     pub recorder_next: AtomicU32,
     /// Trunk channels by port.
     pub channels: BTreeMap<PortKey, Address>,
+    /// What the log says of refused calls.
+    pub refusals: Sparing,
 }
 
 /// The way to one control node.
@@ -401,14 +404,21 @@ impl Signalling {
         });
     }
 
-    fn log(&self, fact: &Fact) {
+    fn log(&mut self, fact: &Fact) {
         match fact {
             Fact::Offered { leg, provider } => tracing::info!(%leg, provider, "call offered"),
             Fact::Answered { leg } => tracing::info!(%leg, "call answered"),
             Fact::Ended { leg, reason, whose } => {
                 tracing::info!(%leg, ?reason, ?whose, "call ended");
             }
-            Fact::Refused { status, why } => tracing::info!(status, why, "call refused"),
+            // Metrics count all of them by cause.
+            Fact::Refused { status, why } => match self.refusals.line(clock::now()) {
+                Some(0) => tracing::info!(status, why, "call refused"),
+                Some(left_out) => {
+                    tracing::info!(status, why, left_out, "call refused, as others before")
+                }
+                None => {}
+            },
             Fact::Control { control, connected } => {
                 let control = self.link(*control).map(|link| link.node.as_str());
                 tracing::info!(control, connected, "control");
