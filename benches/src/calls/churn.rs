@@ -21,6 +21,9 @@ const RATE_SHARE_MIN: f64 = 0.95;
 const AT_ONCE: usize = 600;
 /// The first part of a run fills caches and pools; the slope is taken over the rest.
 const SETTLING_SHARE: f64 = 0.25;
+/// Calls that are over are remembered for 32 s (RFC 3261 §17), their ports rest: until then there are
+/// more of both from second to second. A run of twice this time in seconds leaves it out.
+const SETTLING_S: f64 = 60.0;
 /// Growth of memory per set-up that is no leak but noise of the allocator, bytes.
 const BYTES_PER_SET_UP_MAX: f64 = 16.0;
 /// A run of so many seconds is long enough to say that memory ends where it began …
@@ -38,7 +41,7 @@ Examples:
 
 Calls go through one edge by a route without instructions and speak for two seconds. Memory,
 descriptors, ports and legs are looked at every second; memory may grow by at most 16 bytes per
-set-up once the first quarter is over, all else has to end where it began.";
+set-up once the first quarter is over (at least a minute), all else has to end where it began.";
 
 /// Arguments of `soak`.
 #[derive(Debug, clap::Args)]
@@ -231,8 +234,15 @@ fn watch_run(
     Ok(looks)
 }
 
+/// Looks while calls came and went: neither the beginning nor what follows the last set-up.
 fn settled(looks: &[Look]) -> &[Look] {
-    let first = (looks.len() as f64 * SETTLING_SHARE) as usize;
+    let total = looks.last().map_or(0, |look| look.set_ups);
+    let over = looks.partition_point(|look| look.set_ups < total);
+    let looks = looks.get(..=over).unwrap_or(looks);
+    let end_s = looks.last().map_or(0.0, |look| look.at_s);
+    let at_least_s = if end_s >= 2.0 * SETTLING_S { SETTLING_S } else { 0.0 };
+    let from_s = (end_s * SETTLING_SHARE).max(at_least_s);
+    let first = looks.partition_point(|look| look.at_s < from_s);
     looks.get(first..).unwrap_or_default()
 }
 
@@ -294,6 +304,9 @@ mod tests {
         // The calls were all made by then, and only end.
         let over = Look { at_s: 60.0, ..looks[39] };
         assert!((set_ups_per_s(&[&looks[..], &[over]].concat()) - 100.0).abs() < 1e-6);
+        let long: Vec<Look> =
+            (0..180).map(|n| Look { at_s: n as f64, set_ups: n.min(170), ..looks[0] }).collect();
+        assert_eq!(settled(&long).len(), 111);
         // Of 30 settled looks the first and the last three.
         assert_eq!(ends(&looks), (5_011.0, 5_038.0));
         assert!(bytes_per_set_up(&[]).abs() < 1e-9 && set_ups_per_s(&[]).abs() < 1e-9);
