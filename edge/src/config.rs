@@ -263,8 +263,11 @@ fn read_media(r: &mut Reader) -> Media {
     let timeout = timeout.default(60).read(kind::seconds(0..=86_400));
     let fifo = r.key("fifo_priority", "SCHED_FIFO priority of the media threads; 0 = off.");
     let fifo_priority = fifo.default(0).read(kind::integer(0..=99)) as u8;
-    let busy =
-        r.key("busy_poll_ms", "Look for packets so long before sleeping; 0 = sleep at once. Takes the whole core; see docs/operate.md.");
+    let busy = r.key(
+        "busy_poll_ms",
+        "Look for packets so long before sleeping; 0 = sleep at once. Takes the whole core; see \
+         docs/operate.md.",
+    );
     let busy_poll = busy.default(0).read(kind::millis(0..=100));
     let packets = r.key(
         "batch_packets",
