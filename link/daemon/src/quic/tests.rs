@@ -240,6 +240,10 @@ async fn a_restart_is_noticed_at_the_next_packet() {
         .await
         .unwrap();
     let _again = endpoint(&control_tls, &patient(address, true)).unwrap();
+    // A reset has to be smaller than what it answers (RFC 9000 §10.3.3), so a keep-alive may be too
+    // short to be answered; a message is not.
+    let (mut send, _receive) = edge.open_bi().await.unwrap();
+    send.write_all(&[7; 1_000]).await.unwrap();
     let end = tokio::time::timeout(Duration::from_secs(20), edge.closed()).await;
     let end = end.expect("long before the idle limit");
     assert!(
