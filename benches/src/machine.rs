@@ -268,7 +268,7 @@ fn commit() -> Option<String> {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let head = git(&["rev-parse", "--short=12", "HEAD"])?;
-    // Results of the same run change no program.
+    // Results of the same run and texts change no program.
     let sources = [".", ":(exclude)benches/results", ":(exclude)*.md"];
     let changed =
         git(&[&["status", "--porcelain", "--untracked-files=no", "--"], &sources[..]].concat())?;

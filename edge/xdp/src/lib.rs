@@ -40,7 +40,7 @@ pub use program::{Counters, Counts, FastPath, Limits, LoadError};
 pub use table::{Refused, StreamId, StreamTable};
 
 /// How long a busy interface had best collect packets: at 100,000 packets a second a packet costs
-/// half then, and is delayed by less than a thousandth of what it carries.
+/// little more than half then, and is delayed by at most a hundredth of the time that it carries.
 pub const COALESCE_USUAL: std::time::Duration = std::time::Duration::from_micros(200);
 
 /// The clock of the kernel program, in ns.
