@@ -196,6 +196,11 @@ impl Context {
         if self.quick { 1 } else { 5 }
     }
 
+    /// Rounds of an alternation whose single ratios differ by a tenth from one round to the next.
+    pub fn many_rounds(&self) -> usize {
+        if self.quick { 1 } else { 11 }
+    }
+
     /// Climbs to saturation of each system.
     pub fn climbs(&self) -> usize {
         if self.quick { 1 } else { 3 }

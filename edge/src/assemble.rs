@@ -40,7 +40,7 @@ use crate::sparing::Sparing;
 use crate::tables::TablesFile;
 use crate::trunk::{self, RouteView, TrunkCounters, TrunkSetup, TrunkWake, WorkerRings};
 use crate::trunk_ring::Epoch;
-use crate::{capacity, fast_path, metrics, sip_errors, tables, trunk_ring, upload};
+use crate::{awake, capacity, fast_path, metrics, sip_errors, tables, trunk_ring, upload};
 
 /// Commands, events and asides that may wait at once.
 const QUEUE_ENTRIES_MAX: usize = 8_192;
@@ -120,6 +120,10 @@ pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow:
     let trunk_counters = Arc::new(TrunkCounters::default());
     let metrics = Metrics::new("edge");
     metrics::register(&metrics, snapshot.clone(), trunk_counters.clone());
+
+    if config.media.keep_awake {
+        awake::start(snapshot.clone(), &metrics);
+    }
 
     let names: Vec<String> =
         config.link.controls.iter().map(|control| control.node.clone()).collect();
@@ -495,6 +499,7 @@ fn keep_fixed(fixed: &mut Fixed, old: &Config, new: &mut Config) {
     fixed.keep("media.pin", &old.media.pin, &mut new.media.pin);
     fixed.keep("media.fifo_priority", &old.media.fifo_priority, &mut new.media.fifo_priority);
     fixed.keep("media.busy_poll_ms", &old.media.busy_poll, &mut new.media.busy_poll);
+    fixed.keep("media.keep_awake", &old.media.keep_awake, &mut new.media.keep_awake);
     fixed.keep("media.batch_packets", &old.media.batch_packets, &mut new.media.batch_packets);
     fixed.keep("media.batch_wait_us", &old.media.batch_wait, &mut new.media.batch_wait);
     fixed.keep("media.xdp", &old.media.xdp, &mut new.media.xdp);

@@ -83,6 +83,8 @@ pub struct Media {
     pub fifo_priority: u8,
     /// Busy polling.
     pub busy_poll: Duration,
+    /// Processors do not sleep while there are legs.
+    pub keep_awake: bool,
     /// Packets that are waited for before a media thread wakes …
     pub batch_packets: u32,
     /// … and for how long at most.
@@ -269,6 +271,13 @@ fn read_media(r: &mut Reader) -> Media {
          docs/operate.md.",
     );
     let busy_poll = busy.default(0).read(kind::millis(0..=100));
+    let awake = r.key(
+        "keep_awake",
+        "While there are legs, no processor of this machine sleeps when it has nothing to do: \
+         packets are sent on sooner, for power instead of CPU time. Needs /dev/cpu_dma_latency; \
+         see docs/operate.md.",
+    );
+    let keep_awake = awake.default(false).read(kind::boolean());
     let packets = r.key(
         "batch_packets",
         "With `batch_wait_us`: sleep until so many packets have come, 1 = the first one wakes.",
@@ -295,6 +304,7 @@ fn read_media(r: &mut Reader) -> Media {
         timeout,
         fifo_priority,
         busy_poll,
+        keep_awake,
         batch_packets,
         batch_wait,
     }

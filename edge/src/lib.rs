@@ -11,6 +11,7 @@
 //! Signalling and media meet in bounded queues ([`media_handle`]); everything else by channels.
 
 pub mod assemble;
+pub mod awake;
 pub mod capacity;
 pub mod config;
 pub mod fast_path;

@@ -33,7 +33,7 @@ pub fn relay_100k(context: &Context) -> anyhow::Result<Outcome> {
     let window = context.window();
     let mut rounds = Rounds::new();
     let mut kernel_us = Vec::new();
-    for round in 0..context.rounds() {
+    for round in 0..context.many_rounds() {
         // Each system is first as often as the others.
         let mut order = kinds();
         let turn = round % order.len();

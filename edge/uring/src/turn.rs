@@ -157,28 +157,27 @@ impl Loop {
         io.settle(now, driver);
         driver.on_batch_end(now, io);
         let deadline = driver.next_deadline();
-        self.submit_and_wait(now, deadline);
+        self.io.took_in = self.submit_and_wait(now, deadline);
         match self.io.fatal.take() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    fn submit_and_wait(&mut self, now: Instant, deadline: Option<Instant>) {
+    /// Submits, and sleeps if there is nothing to do. True if the kernel was asked for what has come.
+    fn submit_and_wait(&mut self, now: Instant, deadline: Option<Instant>) -> bool {
         if self.io.stopping || self.io.is_unsettled() || self.io.starved {
-            self.io.took_in = true;
-            return self.poll();
+            self.poll();
+            return true;
         }
         if self.io.ring.has_completions() {
             // Entered for more, the kernel would fill further buffers while these wait, until none is
             // left and receives end.
             self.io.flush();
-            self.io.took_in = false;
-            return;
+            return false;
         }
-        self.io.took_in = true;
         if !self.wait.busy_poll.is_zero() && self.spin(deadline) {
-            return;
+            return true;
         }
         let batch = self.wait.batch_completions.max(1);
         let want = if self.wait.batch_wait.is_zero() { 1 } else { batch };
@@ -186,6 +185,7 @@ impl Loop {
         let limit = self.io.wait_limit(now, deadline);
         let entered = self.io.ring.wait(want, limit, self.wait.batch_wait);
         self.io.after_enter(entered);
+        true
     }
 
     fn poll(&mut self) {
@@ -219,8 +219,8 @@ impl Loop {
 /// left fewer completions than this, no socket was waiting for the next one.
 const CAUGHT_UP: usize = 16;
 
-/// Fewer datagrams than these are sent on sooner without it, and a thread that finds so few has time.
-const FORESEEN_MIN: usize = 16;
+/// A single datagram has nothing to wait for its memory at the same time.
+const FORESEEN_MIN: usize = 2;
 
 /// With thousands of sockets, most of a datagram's time outside the kernel is waiting for memory. The
 /// ways to it of a whole batch are gone at the same time.
