@@ -136,7 +136,7 @@ pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow:
         .ready(move || readiness(snapshot.view().draining, &names, &link_up.borrow()))
         .calls(move || {
             let calls = calls.clone();
-            async move { calls.calls() }
+            async move { calls.calls().await }
         });
     tokio::spawn(async move {
         if let Err(error) = admin.serve(admin_listener, shutdown).await {

@@ -236,7 +236,7 @@ impl EdgeCollector {
     fn gauges(&self) -> Vec<Row> {
         let view = self.snapshot.view();
         vec![
-            ("legs_live_count", "Live legs", view.legs.len() as u64),
+            ("legs_live_count", "Live legs", view.legs),
             ("legs_live_max", "Configured maximum of legs", view.legs_max),
             ("port_pairs_used", "RTP port pairs in use", view.port_pairs_used as u64),
             ("port_pairs_left", "RTP port pairs left", view.port_pairs_left as u64),
