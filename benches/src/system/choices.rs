@@ -22,7 +22,7 @@ enum Choice {
 const CHOICES: [(&str, Choice); 9] = [
     ("edge, as it is", Choice::Edge("")),
     ("edge, busy_poll_ms 1", Choice::Edge("busy_poll_ms = 1\n")),
-    ("edge, keep_awake", Choice::Edge("keep_awake = true\n")),
+    ("edge, keep_awake", Choice::Edge(edge::KEEP_AWAKE)),
     ("edge, batches of 8 or 200 µs", Choice::Edge("batch_packets = 8\nbatch_wait_us = 200\n")),
     ("edge, batches of 32 or 1 ms", Choice::Edge("batch_packets = 32\nbatch_wait_us = 1000\n")),
     ("edge, batches of 64 or 5 ms", Choice::Edge("batch_packets = 64\nbatch_wait_us = 5000\n")),

@@ -13,6 +13,9 @@ use crate::machine::{pinned_script, want_descriptors};
 /// Numbers of the bench begin so.
 pub const PREFIX: &str = "+1777";
 
+/// More of the configuration's `[media]`.
+pub const KEEP_AWAKE: &str = "keep_awake = true\n";
+
 /// An edge for so many calls of the bench, on loopback, with a route to `answerer`.
 ///
 /// # Errors

@@ -63,6 +63,8 @@ pub fn is_sampled(call: usize) -> bool {
 pub enum Kind {
     /// The edge, driven over SIP by a route without instructions.
     Edge,
+    /// The same with `media.keep_awake`.
+    EdgeAwake,
     /// rtpengine in user space, driven by its control protocol.
     Rtpengine,
     /// Connected sockets on an io_uring, and nothing else.
@@ -74,6 +76,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Edge => "tandem-edge",
+            Self::EdgeAwake => "tandem-edge, keep_awake",
             Self::Rtpengine => "rtpengine",
             Self::Floor => "floor",
         }
@@ -112,6 +115,7 @@ pub struct Place {
 pub fn start(kind: Kind, place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
     match kind {
         Kind::Edge => edge::start(place, calls, ends, ""),
+        Kind::EdgeAwake => edge::start(place, calls, ends, edge::KEEP_AWAKE),
         Kind::Rtpengine => rtpengine::start(place, calls, ends),
         Kind::Floor => floor::start(place, calls, ends, floor::FloorWay::Plain),
     }
