@@ -31,9 +31,10 @@ impl Worker {
         let Some(slot) = self.ports.find(port) else {
             return self.stats.drop(DropCause::UnknownPort);
         };
+        let at = self.at(now);
         match (component, classify(data)) {
-            (Component::Rtp, PacketKind::Rtp) => self.on_rtp(slot, source, data, self.at(now), tx),
-            (_, PacketKind::Rtcp) => self.on_rtcp(slot, component, source, data, self.at(now), tx),
+            (Component::Rtp, PacketKind::Rtp) => self.on_rtp(slot, source, data, at, tx),
+            (_, PacketKind::Rtcp) => self.on_rtcp(slot, component, source, data, at, tx),
             _ => self.drop_packet(slot, DropCause::NotRtp),
         }
     }
@@ -52,7 +53,8 @@ impl Worker {
         };
         let Some((header, content)) = self.parse(slot, data) else { return };
         self.stats.packets_from_trunk += 1;
-        self.take(slot, &header, content, data, false, self.at(now), tx);
+        let at = self.at(now);
+        self.take(slot, &header, content, data, false, at, tx);
     }
 
     fn on_rtp<T: Tx>(
@@ -163,8 +165,8 @@ impl Worker {
             return;
         };
         for sink in others {
-            self.forward_copy(*sink, content, data, at, tx);
+            self.forward_copy(*sink, header, content, data, at, tx);
         }
-        self.forward(*last, content, data, in_place, at, tx);
+        self.forward(*last, header, content, data, in_place, at, tx);
     }
 }

@@ -91,6 +91,8 @@ impl At {
 #[derive(Debug)]
 pub struct Worker {
     epoch: Instant,
+    /// The time of the last call, on both scales.
+    latest: (Instant, At),
     pub(crate) ports: PortTable,
     pub(crate) ops: OpTable,
     pub(crate) deadlines: Deadlines,
@@ -120,6 +122,7 @@ impl Worker {
         let waiting = (limits.ports_max as usize + limits.ops_max as usize) * 2;
         Self {
             epoch: now,
+            latest: (now, At::new(START_US)),
             ports: PortTable::new(limits.ports_edge_max, limits.ports_max),
             ops: OpTable::new(limits.ops_max),
             deadlines: Deadlines::new(limits.ports_max),
@@ -162,10 +165,15 @@ impl Worker {
         stats
     }
 
-    pub(crate) fn at(&self, now: Instant) -> At {
-        let since = now.saturating_duration_since(self.epoch);
-        // In 64 bits: for 128 there is no machine instruction.
-        At::new(START_US + since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()))
+    /// All that comes in one turn of the thread comes at the same time.
+    pub(crate) fn at(&mut self, now: Instant) -> At {
+        if now != self.latest.0 {
+            let since = now.saturating_duration_since(self.epoch);
+            // In 64 bits: for 128 there is no machine instruction.
+            let us = START_US + since.as_secs() * 1_000_000 + u64::from(since.subsec_micros());
+            self.latest = (now, At::new(us));
+        }
+        self.latest.1
     }
 
     /// Handles deadlines that have come, at most a bounded number of ports. Call it before packets.

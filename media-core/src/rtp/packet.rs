@@ -242,10 +242,16 @@ impl<'a> RtpViewMut<'a> {
     /// See [`RtpParseError`].
     pub fn parse(packet: &'a mut [u8]) -> Result<Self, RtpParseError> {
         let header = RtpHeader::parse(packet)?;
-        let Some((fixed, rest)) = packet.split_first_chunk_mut::<FIXED_HEADER_BYTES>() else {
-            return Err(RtpParseError::TooShort);
-        };
-        Ok(Self { fixed, rest, header })
+        Self::of_parsed(packet, header).ok_or(RtpParseError::TooShort)
+    }
+
+    /// A packet whose header is known already. `None` if it is that of a packet of another length.
+    pub fn of_parsed(packet: &'a mut [u8], header: RtpHeader) -> Option<Self> {
+        if packet.len() != header.total {
+            return None;
+        }
+        let (fixed, rest) = packet.split_first_chunk_mut::<FIXED_HEADER_BYTES>()?;
+        Some(Self { fixed, rest, header })
     }
 
     /// The header as it stands now.

@@ -402,8 +402,7 @@ impl Known {
             return;
         }
         self.last_timestamp = timestamp;
-        let arrival = u128::from(arrival_us) * u128::from(clock_rate_hz) / 1_000_000;
-        let transit = (arrival as u32).wrapping_sub(timestamp.0);
+        let transit = (units(arrival_us, clock_rate_hz) as u32).wrapping_sub(timestamp.0);
         if let Some(last) = self.last_transit.replace(transit) {
             let d = (transit.wrapping_sub(last) as i32).unsigned_abs();
             // A pause or a new time base is not jitter: leave out steps beyond ten seconds.
@@ -413,6 +412,13 @@ impl Known {
             }
         }
     }
+}
+
+/// A time in microseconds in units of the clock, rounded down. Second by second: for a quotient of 128
+/// bits there is no machine instruction.
+const fn units(us: u64, clock_rate_hz: u32) -> u64 {
+    let (seconds, rest_us) = (us / 1_000_000, us % 1_000_000);
+    seconds.wrapping_mul(clock_rate_hz as u64) + rest_us * clock_rate_hz as u64 / 1_000_000
 }
 
 /// Counts for a sender report (RFC 3550 §6.4.1).
@@ -460,8 +466,7 @@ impl SenderStats {
     #[must_use]
     pub fn timestamp_at(&self, now_us: u64, clock_rate_hz: u32) -> RtpTime {
         let Some((timestamp, at_us)) = self.last else { return RtpTime(0) };
-        let us = u128::from(now_us.saturating_sub(at_us));
-        timestamp.add((us * u128::from(clock_rate_hz) / 1_000_000) as u32)
+        timestamp.add(units(now_us.saturating_sub(at_us), clock_rate_hz) as u32)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The relay: header rewritten in place, the same buffer sent.
 
 use media_core::codec::g711;
-use media_core::rtp::packet::RtpViewMut;
+use media_core::rtp::packet::{RtpHeader, RtpViewMut};
 use media_core::rtp::rewrite::SkipReason;
 
 use crate::command::AudioCodec;
@@ -12,10 +12,12 @@ use crate::tx::{Component, Tx};
 use crate::worker::{At, Worker};
 
 impl Worker {
-    /// Sends a packet on out of the port `sink`. `in_place`: it lies in the received buffer.
+    /// Sends a packet, whose header is given, on out of the port `sink`. `in_place`: it lies in the
+    /// received buffer.
     pub(crate) fn forward<T: Tx>(
         &mut self,
         sink: u32,
+        header: &RtpHeader,
         content: Content,
         packet: &mut [u8],
         in_place: bool,
@@ -33,7 +35,7 @@ impl Worker {
             (Content::Event, Some(payload_type)) => payload_type,
             (Content::Event, None) => return self.drop_packet(sink, DropCause::NoTelephoneEvent),
         };
-        let Ok(mut view) = RtpViewMut::parse(packet) else { return };
+        let Some(mut view) = RtpViewMut::of_parsed(packet, *header) else { return };
         match out.stream.rewrite(&mut view, out.relay_id, at.rtp) {
             Ok(()) => {}
             Err(reason) => return self.skip(sink, reason, at),
@@ -80,6 +82,7 @@ impl Worker {
     pub(crate) fn forward_copy<T: Tx>(
         &mut self,
         sink: u32,
+        header: &RtpHeader,
         content: Content,
         packet: &[u8],
         at: At,
@@ -89,7 +92,7 @@ impl Worker {
         match scratch.get_mut(..packet.len()) {
             Some(copy) => {
                 copy.copy_from_slice(packet);
-                self.forward(sink, content, copy, false, at, tx);
+                self.forward(sink, header, content, copy, false, at, tx);
             }
             None => self.drop_packet(sink, DropCause::TooLong),
         }
