@@ -366,7 +366,7 @@ impl Edge {
     /// If the admin port does not answer.
     pub fn calls(&self) -> anyhow::Result<Vec<serde_json::Value>> {
         let page = http::get(&format!("http://{}/calls", self.admin), None)?.json()?;
-        Ok(page.as_array().cloned().unwrap_or_default())
+        page.as_array().cloned().with_context(|| format!("/calls answers no list of legs: {page}"))
     }
 
     /// Waits until no leg is left.

@@ -29,12 +29,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let legs = page.json()?;
-    let legs = legs.as_array().cloned().unwrap_or_default();
+    // Anything else is not "no legs".
+    let legs = legs.as_array().with_context(|| format!("{url} answers no list of legs: {legs}"))?;
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     let columns = ["leg", "state", "peer", "codec", "held", "answered_ms", "sip_call_id"];
     table.set_header(columns);
-    for leg in &legs {
+    for leg in legs {
         table.add_row(columns.map(|column| match leg.get(column) {
             None | Some(Value::Null) => "–".to_owned(),
             Some(Value::String(text)) => text.clone(),
