@@ -63,7 +63,7 @@ pub const ALL: [Bench; 18] = [
     Bench {
         name: "relay_choices",
         what: "how the media thread waits and how packets are sent: what else there is",
-        takes_s: 200,
+        takes_s: 250,
         run: |context| system::choices::relay_choices(context),
     },
     Bench {

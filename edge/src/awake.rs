@@ -37,7 +37,7 @@ impl Wish {
         }
         self.held = None;
         if has_legs {
-            match hold(&self.device) {
+            match hold_at(&self.device) {
                 Ok(file) => self.held = Some(file),
                 Err(error) => {
                     self.refused = true;
@@ -50,7 +50,15 @@ impl Wish {
     }
 }
 
-fn hold(device: &Path) -> io::Result<File> {
+/// Processors of this machine do not sleep as long as the file is open.
+///
+/// # Errors
+/// If the device is missing or not for this user.
+pub fn hold() -> io::Result<File> {
+    hold_at(Path::new(DEVICE))
+}
+
+fn hold_at(device: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).open(device)?;
     file.write_all(&LATENCY_US.to_ne_bytes())?;
     Ok(file)

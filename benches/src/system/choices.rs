@@ -1,6 +1,8 @@
 //! What could be done otherwise on the way of a packet, side by side: how the media thread waits, and
 //! how a forwarder sends. The advice in `docs/operate.md` and the choices in `edge-uring` come from here.
 
+use anyhow::Context as _;
+
 use super::edge;
 use super::floor::{self, FloorWay};
 use super::generator::Generator;
@@ -17,9 +19,11 @@ const LOADS: [(usize, f64); 2] = [(50, 5_000.0), (1_000, 100_000.0)];
 enum Choice {
     Edge(&'static str),
     Floor(FloorWay),
+    /// Processors do not sleep, as an edge would have it by `media.keep_awake`.
+    FloorAwake,
 }
 
-const CHOICES: [(&str, Choice); 9] = [
+const CHOICES: [(&str, Choice); 11] = [
     ("edge, as it is", Choice::Edge("")),
     ("edge, busy_poll_ms 1", Choice::Edge("busy_poll_ms = 1\n")),
     ("edge, keep_awake", Choice::Edge(edge::KEEP_AWAKE)),
@@ -29,6 +33,8 @@ const CHOICES: [(&str, Choice); 9] = [
     ("floor, as it is", Choice::Floor(FloorWay::Plain)),
     ("floor, SEND_ZC", Choice::Floor(FloorWay::ZeroCopy)),
     ("floor, SQPOLL", Choice::Floor(FloorWay::KernelThread)),
+    ("floor, processors kept awake", Choice::FloorAwake),
+    ("floor, one socket receives for all", Choice::Floor(FloorWay::OneReceives)),
 ];
 
 fn set_up(
@@ -41,6 +47,12 @@ fn set_up(
     let (kind, running) = match choice {
         Choice::Edge(media) => (Kind::Edge, edge::start(place, calls, &ends, media)?),
         Choice::Floor(way) => (Kind::Floor, floor::start(place, calls, &ends, way)?),
+        Choice::FloorAwake => {
+            let awake = ::edge::awake::hold().context("/dev/cpu_dma_latency")?;
+            let mut running = floor::start(place, calls, &ends, FloorWay::Plain)?;
+            running.guard = Box::new((running.guard, awake));
+            (Kind::Floor, running)
+        }
     };
     generator.aim(&running.legs)?;
     generator.prime(2)?;

@@ -10,6 +10,9 @@ use edge_uring::socket::{SocketConfig, bind};
 use super::{Ends, Place, Running};
 use crate::machine::{pinned, want_descriptors};
 
+/// What one socket may hold that receives for all.
+const INBOX_BYTES: usize = 4 << 20;
+
 /// Arguments of the hidden subcommand.
 #[derive(Debug, clap::Args)]
 pub struct FloorArguments {
@@ -34,6 +37,8 @@ pub enum FloorWay {
     ZeroCopy,
     /// A thread of the kernel submits.
     KernelThread,
+    /// One socket receives for all.
+    OneReceives,
 }
 
 impl FloorWay {
@@ -42,6 +47,7 @@ impl FloorWay {
             Self::Plain => "plain",
             Self::ZeroCopy => "zero-copy",
             Self::KernelThread => "kernel-thread",
+            Self::OneReceives => "one-receives",
         }
     }
 }
@@ -88,7 +94,16 @@ pub fn run(arguments: &FloorArguments) -> anyhow::Result<()> {
         anyhow::bail!("--ends takes four addresses");
     };
     let ends = Ends { bulk: [bulk_a, bulk_b], sampled: [sampled_a, sampled_b] };
-    let mut sockets = Vec::with_capacity(arguments.calls * 2);
+    let mut sockets = Vec::with_capacity(arguments.calls * 2 + 1);
+    let inbox = match arguments.way {
+        FloorWay::OneReceives => {
+            let config =
+                SocketConfig { receive_buffer_bytes: INBOX_BYTES, ..SocketConfig::default() };
+            Some(bind("127.0.0.1:0".parse()?, &config)?)
+        }
+        _ => None,
+    };
+    let inbox_at = inbox.as_ref().map(UdpSocket::local_addr).transpose()?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for call in 0..arguments.calls {
         let leg = |side| -> anyhow::Result<UdpSocket> {
@@ -97,9 +112,11 @@ pub fn run(arguments: &FloorArguments) -> anyhow::Result<()> {
             Ok(socket)
         };
         let (a, b) = (leg(0)?, leg(1)?);
-        writeln!(out, "{} {}", a.local_addr()?, b.local_addr()?)?;
+        let at = |own: &UdpSocket| inbox_at.map_or_else(|| own.local_addr(), Ok);
+        writeln!(out, "{} {}", at(&a)?, at(&b)?)?;
         sockets.extend([a, b]);
     }
+    sockets.extend(inbox);
     out.flush()?;
     // The parent kills it; a parent that is gone closes the input.
     std::thread::spawn(|| {
@@ -110,6 +127,7 @@ pub fn run(arguments: &FloorArguments) -> anyhow::Result<()> {
         FloorWay::Plain => benches_sys::Way::Plain,
         FloorWay::ZeroCopy => benches_sys::Way::ZeroCopy,
         FloorWay::KernelThread => benches_sys::Way::KernelThread,
+        FloorWay::OneReceives => benches_sys::Way::OneReceives,
     };
     benches_sys::forward(sockets, way, |_| false)?;
     Ok(())

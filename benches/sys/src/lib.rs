@@ -23,6 +23,8 @@ const PAGE_BYTES: usize = 4096;
 const GROUP: u16 = 0;
 /// The kernel's own thread sleeps after so long without work.
 const KERNEL_THREAD_IDLE_MS: u32 = 1;
+/// Of an RTP header (RFC 3550 §5.1).
+const SSRC_AT: usize = 8;
 /// Marks completions of failed sends.
 const SEND: u64 = 1 << 63;
 
@@ -103,6 +105,10 @@ pub enum Way {
     ZeroCopy,
     /// A thread of the kernel takes submissions without a system call.
     KernelThread,
+    /// The last socket receives for all others, which only send. Whose datagram it is, its SSRC says:
+    /// the number of the socket that would have received it. No relay can do that, as callers choose
+    /// their SSRC; it shows what a socket for each leg costs.
+    OneReceives,
 }
 
 struct Floor {
@@ -157,6 +163,11 @@ impl Floor {
         Ok(())
     }
 
+    fn ssrc(&self, id: u16) -> u32 {
+        // SAFETY: inside the buffer, which is initialised and not lent at present.
+        u32::from_be(unsafe { self.buffers.at(id).add(SSRC_AT).cast::<u32>().read_unaligned() })
+    }
+
     fn arm(&mut self, socket: u32) -> io::Result<()> {
         let entry =
             opcode::RecvMulti::new(Fixed(socket), GROUP).build().user_data(u64::from(socket));
@@ -177,7 +188,8 @@ impl Floor {
             (u32::try_from(result), cqueue::buffer_select(completion.flags()))
         {
             self.counts.received += 1;
-            self.send(socket ^ 1, id, length, data)?;
+            let from = if self.way == Way::OneReceives { self.ssrc(id) } else { socket };
+            self.send(from ^ 1, id, length, data)?;
         }
         if !cqueue::more(completion.flags()) {
             self.counts.armed_again += 1;
@@ -200,7 +212,7 @@ pub fn forward(
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_cqsize(16_384);
     match way {
-        Way::Plain | Way::ZeroCopy => builder.setup_defer_taskrun(),
+        Way::Plain | Way::ZeroCopy | Way::OneReceives => builder.setup_defer_taskrun(),
         Way::KernelThread => builder.setup_sqpoll(KERNEL_THREAD_IDLE_MS),
     };
     let ring = builder.build(512)?;
@@ -217,7 +229,9 @@ pub fn forward(
     }?;
     let used = Vec::with_capacity(usize::from(BUFFERS));
     let mut floor = Floor { ring, way, buffers, used, sockets, counts: FloorCounts::default() };
-    for socket in 0..floor.sockets.len() as u32 {
+    let all = floor.sockets.len() as u32;
+    let first = if way == Way::OneReceives { all.saturating_sub(1) } else { 0 };
+    for socket in first..all {
         floor.arm(socket)?;
     }
     let mut batch = Vec::with_capacity(64);
