@@ -211,13 +211,21 @@ pub fn tick_20ms(context: &Context) -> anyhow::Result<Outcome> {
     let time = context.window() * 3;
     let (mut edge, mut timer, mut spin) = (Vec::new(), Vec::new(), Vec::new());
     let (mut clean, mut cleanness) = (0, Vec::new());
-    for _ in 0..context.rounds() {
+    for round in 0..context.rounds() {
         let quiet = wait_quiet(context.cores, context.patience())?;
         let (of_edge, complaints) = Frames::start(context)?.lateness(context, time)?;
         clean += usize::from(quiet && complaints.is_empty());
         cleanness.extend(complaints);
+        let of_timer = of_timerfd(context, PERIOD, time)?;
+        let figures = |late: &Lateness| [0.5, 0.9, 0.99].map(|quantile| late.at(quantile).round());
+        context.note(&format!(
+            "round {}: frames {:?} µs, timerfd {:?} µs",
+            round + 1,
+            figures(&of_edge),
+            figures(&of_timer)
+        ));
         edge.push(of_edge);
-        timer.push(of_timerfd(context, PERIOD, time)?);
+        timer.push(of_timer);
         spin.push(of_spinning(context, PERIOD, time)?);
     }
     let middle = |all: &[Lateness], quantile: f64| {

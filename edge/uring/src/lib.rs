@@ -44,6 +44,7 @@ mod thread;
 mod timer;
 mod turn;
 mod user_data;
+mod wake_up;
 
 pub use doorbell::Doorbell;
 pub use io::Io;

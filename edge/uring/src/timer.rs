@@ -42,7 +42,7 @@ impl Timer {
 }
 
 impl Io {
-    /// Before a wait: the limit that it needs itself, because no timer ends it in time.
+    /// Before a wait: the deadline that it has to end by itself, because no timer does in time.
     pub(crate) fn wait_limit(
         &mut self,
         now: Instant,

@@ -15,6 +15,7 @@ use crate::prefetch::prefetch;
 use crate::recv::Received;
 use crate::table::{HOT_BYTES, SocketId};
 use crate::user_data::{Kind, unpack};
+use crate::wake_up::WakeUp;
 
 /// One received datagram, in the buffer it arrived in.
 pub struct Datagram<'a> {
@@ -91,6 +92,7 @@ pub struct Loop {
     io: Io,
     batch: Box<[MaybeUninit<cqueue::Entry>]>,
     wait: WaitConfig,
+    wake_up: WakeUp,
     clock: fn() -> Instant,
 }
 
@@ -109,7 +111,8 @@ impl Loop {
         let batch: Vec<_> =
             (0..limits.completions_per_turn_max).map(|_| MaybeUninit::uninit()).collect();
         let io = Io::new(limits, doorbell, clock)?;
-        Ok(Loop { io, batch: batch.into_boxed_slice(), wait, clock })
+        let batch = batch.into_boxed_slice();
+        Ok(Loop { io, batch, wait, wake_up: WakeUp::default(), clock })
     }
 
     /// For what has to be done before the loop runs.
@@ -136,6 +139,7 @@ impl Loop {
         let now = (self.clock)();
         let io = &mut self.io;
         io.stats.turns += 1;
+        self.wake_up.woke(now, !io.ring.has_completions());
         if io.took_in && io.ring.ready() < CAUGHT_UP {
             io.caught_up = now;
         }
@@ -176,13 +180,22 @@ impl Loop {
             self.io.flush();
             return false;
         }
-        if !self.wait.busy_poll.is_zero() && self.spin(deadline) {
+        // What a wake-up takes is not slept, but looked through.
+        let ahead = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let near = ahead.filter(|ahead| self.wake_up.is_near(*ahead)).unwrap_or_default();
+        let look = self.wait.busy_poll.max(near);
+        if !look.is_zero() && self.spin(look, deadline) {
             return true;
         }
         let batch = self.wait.batch_completions.max(1);
         let want = if self.wait.batch_wait.is_zero() { 1 } else { batch };
         self.io.stats.enters += 1;
-        let limit = self.io.wait_limit(now, deadline);
+        let limit = self.io.wait_limit(now, deadline).map(|deadline| {
+            let ahead = deadline.saturating_duration_since(now);
+            let lead = self.wake_up.lead(ahead);
+            self.wake_up.sleeps(deadline, ahead, lead);
+            deadline.checked_sub(lead).unwrap_or(deadline)
+        });
         let entered = self.io.ring.wait(want, limit, self.wait.batch_wait);
         self.io.after_enter(entered);
         true
@@ -194,11 +207,11 @@ impl Loop {
         self.io.after_enter(entered);
     }
 
-    /// Looks for completions until there are some, the deadline or the end of the busy time. True
-    /// if the turn should not sleep.
-    fn spin(&mut self, deadline: Option<Instant>) -> bool {
+    /// Looks for completions until there are some, the deadline or the end of `time`. True if the
+    /// turn should not sleep.
+    fn spin(&mut self, time: Duration, deadline: Option<Instant>) -> bool {
         let begin = (self.clock)();
-        let end = begin + self.wait.busy_poll.min(Duration::from_secs(1));
+        let end = begin + time.min(Duration::from_secs(1));
         loop {
             self.poll();
             if self.io.ring.has_completions() || self.io.stopping {
