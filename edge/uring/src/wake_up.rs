@@ -1,6 +1,6 @@
 //! How long waking up takes, so that a thread can have itself woken so much sooner.
 //!
-//! A processor that has slept for milliseconds takes up to a tenth of one to run a thread again, on a
+//! A processor that has slept for milliseconds takes a tenth of one or more to run a thread again, on a
 //! virtual machine most of all: a frame that is due every 20 ms would always be so late. That time is
 //! much the same from one time to the next. It is measured at every sleep that a deadline ended, and
 //! the next one is asked to end so much before its deadline; what is left until then, if anything, the
