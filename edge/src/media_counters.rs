@@ -32,7 +32,7 @@ impl OwnStats {
         match refused {
             Refused::Full => self.offload_full += 1,
             Refused::NoHop => self.offload_no_hop += 1,
-            Refused::Unsuited | Refused::Taken | Refused::Kernel => self.offload_other += 1,
+            Refused::Unsuited | Refused::Taken => self.offload_other += 1,
         }
     }
 }

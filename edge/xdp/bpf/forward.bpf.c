@@ -12,6 +12,7 @@
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include <stddef.h>
 
 #define INLINE static __always_inline
 #define VOLATILE(x) (*(volatile typeof(x) *)&(x))
@@ -43,28 +44,32 @@ struct rtp {
 	__be32 ssrc;
 } __attribute__((packed));
 
-struct local {
-	__be32 address[4];
-	__be16 port;
-	__u16 version;
+// What arrives at an own address is found by a tag of 32 bits: a mark that no empty slot has, a hash of
+// the address, and the port. The whole address is compared afterwards. A bucket is a cache line;
+// where it is full, its neighbour takes the rest.
+#define TAG_USED (1U << 31)
+#define HASH_FACTOR 0x9e3779b1U
+#define BUCKET_SLOTS 8
+
+struct bucket {
+	__u64 slots[BUCKET_SLOTS]; // tag << 32 | place; 0: empty
 };
 
-// Short, because it is hashed for every packet. The address itself is compared afterwards.
-struct key {
-	__be32 folded;
-	__be16 port;
-	__u16 version;
-};
+// How far down the bits of a hash are that number the buckets; set at load.
+const volatile __u32 bucket_shift = 31;
 
 // One direction of a call: what arrives at `local` from `peer` leaves from `out_local` to `out_peer`.
+// In the order in which it is needed: a packet over IPv4 touches three cache lines, and reads no other.
 struct stream {
 	__u64 lock;
-	struct local local;
-	__be32 peer[4];
+	__be32 local;
+	__be32 peer;
+	__be32 out_local;
+	__be32 out_peer;
+	__be16 local_port;
+	__u16 version;
 	__be16 peer_port;
 	__be16 out_local_port;
-	__be32 out_local[4];
-	__be32 out_peer[4];
 	__be16 out_peer_port;
 	__u8 payload_type_in;
 	__u8 payload_type_out;
@@ -75,22 +80,18 @@ struct stream {
 	__u8 traffic_class;
 	__u8 reserved;
 	__u32 hop;
-	__u32 frame_units_max;
-	__u32 break_units;
-	__u32 jitter_break_units;
 	__u32 unit_ns;
+	__u32 break_units;
 	__u64 clock_zero_ns;
-	// From here on written by this program.
+	// From here on written by this program, but for limits and addresses.
 	__u64 floor;
 	__u64 highest;
 	__u64 window;
 	__u64 packets;
 	__u64 payload_bytes;
-	__u64 duplicates;
-	__u64 reordered;
-	__u64 first_ns;
 	__u64 last_ns;
 	__u64 gap_ns_max;
+	__u64 first_ns;
 	__u32 jitter_q4;
 	__u32 jitter_units_max;
 	__u32 transit_in;
@@ -101,7 +102,24 @@ struct stream {
 	__u32 timestamp_last_out;
 	__u32 transit_out;
 	__u32 frame_units;
+	__u32 frame_units_max;
+	__u32 jitter_break_units;
+	// What the checksums change by for all that a stream replaces by the same each time.
+	__u32 ip_sum;
+	__u32 udp_sum;
+	__u64 duplicates;
+	__u64 reordered;
+	// The rest of IPv6 addresses.
+	__be32 local_rest[3];
+	__be32 peer_rest[3];
+	__be32 out_local_rest[3];
+	__be32 out_peer_rest[3];
 } __attribute__((aligned(64)));
+
+_Static_assert(offsetof(struct stream, clock_zero_ns) == 64, "second line");
+_Static_assert(offsetof(struct stream, first_ns) == 128, "third line");
+_Static_assert(offsetof(struct stream, duplicates) == 192, "fourth line");
+_Static_assert(sizeof(struct stream) == 256, "four lines");
 
 struct hop {
 	__u64 version; // 0: not to be used
@@ -128,10 +146,11 @@ enum counter {
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__type(key, struct key);
-	__type(value, __u32);
+	__uint(map_flags, MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct bucket);
 } places SEC(".maps");
 
 struct {
@@ -293,48 +312,40 @@ INLINE void note(struct stream *s, __s32 step, __u32 timestamp, __u32 out, __u32
 	note_jitter(s, timestamp, units);
 }
 
-INLINE void rewrite_ipv4(struct iphdr *ip, struct stream *s, __u64 *udp_sum)
+INLINE void rewrite_ipv4(struct iphdr *ip, struct stream *s)
 {
-	__u64 sum = (__u16)~ip->check;
+	__u64 sum = (__u64)(__u16)~ip->check + s->ip_sum;
 	__be32 *words = (__be32 *)ip;
-	__be32 before[5];
+	__be32 before[3] = { words[0], words[1], words[2] };
 
-	for (int n = 0; n < 5; n++)
-		before[n] = words[n];
 	ip->tos = s->traffic_class;
 	ip->frag_off = bpf_htons(DONT_FRAGMENT);
 	ip->ttl = TIME_TO_LIVE;
-	ip->saddr = s->out_local[0];
-	ip->daddr = s->out_peer[0];
 	replace(&sum, before[0], words[0]);
 	replace(&sum, before[1], words[1]);
 	// The check itself is zero in the sum.
 	replace(&sum, before[2] & bpf_htonl(0xffff0000), words[2] & bpf_htonl(0xffff0000));
-	replace(&sum, before[3], words[3]);
-	replace(&sum, before[4], words[4]);
-	replace(udp_sum, before[3], words[3]);
-	replace(udp_sum, before[4], words[4]);
+	ip->saddr = s->out_local;
+	ip->daddr = s->out_peer;
 	ip->check = fold(sum);
 }
 
-INLINE void rewrite_ipv6(struct ipv6hdr *ip, struct stream *s, __u64 *udp_sum)
+INLINE void rewrite_ipv6(struct ipv6hdr *ip, struct stream *s)
 {
 	*(__be32 *)ip = bpf_htonl(6U << 28 | (__u32)s->traffic_class << 20);
 	ip->hop_limit = TIME_TO_LIVE;
-	for (int n = 0; n < 4; n++) {
-		replace(udp_sum, ip->saddr.in6_u.u6_addr32[n], s->out_local[n]);
-		replace(udp_sum, ip->daddr.in6_u.u6_addr32[n], s->out_peer[n]);
-		ip->saddr.in6_u.u6_addr32[n] = s->out_local[n];
-		ip->daddr.in6_u.u6_addr32[n] = s->out_peer[n];
+	ip->saddr.in6_u.u6_addr32[0] = s->out_local;
+	ip->daddr.in6_u.u6_addr32[0] = s->out_peer;
+	for (int n = 0; n < 3; n++) {
+		ip->saddr.in6_u.u6_addr32[n + 1] = s->out_local_rest[n];
+		ip->daddr.in6_u.u6_addr32[n + 1] = s->out_peer_rest[n];
 	}
 }
 
-INLINE void rewrite_udp(struct udphdr *udp, struct rtp *rtp, struct stream *s, __u32 out, __u64 sum)
+INLINE void rewrite_udp(struct udphdr *udp, struct rtp *rtp, struct stream *s, __u32 out)
 {
-	__be32 *ports = (__be32 *)udp;
 	__be32 *words = (__be32 *)rtp;
-	__be32 ports_before = *ports, first_before = words[0];
-	__be32 timestamp_before = words[1], ssrc_before = words[2];
+	__be32 first_before = words[0], timestamp_before = words[1];
 
 	udp->source = s->out_local_port;
 	udp->dest = s->out_peer_port;
@@ -344,11 +355,10 @@ INLINE void rewrite_udp(struct udphdr *udp, struct rtp *rtp, struct stream *s, _
 	rtp->ssrc = s->ssrc_out;
 	if (!udp->check)
 		return; // none is allowed with IPv4
-	sum += (__u16)~udp->check;
-	replace(&sum, ports_before, *ports);
+	__u64 sum = (__u64)(__u16)~udp->check + s->udp_sum;
+
 	replace(&sum, first_before, words[0]);
 	replace(&sum, timestamp_before, words[1]);
-	replace(&sum, ssrc_before, words[2]);
 	__u16 check = fold(sum);
 	udp->check = check ? check : 0xffff;
 }
@@ -359,14 +369,15 @@ INLINE __u32 forward_locked(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr
 			    struct stream *s, int *action)
 {
 	// The place may have got another stream since it was looked up.
-	if (udp->dest != s->local.port || (ip4 ? 4 : 6) != s->local.version ||
+	if (udp->dest != s->local_port || (ip4 ? 4 : 6) != s->version ||
 	    udp->source != s->peer_port)
 		return UP_SOURCE;
 	for (int n = 0; n < (ip4 ? 1 : 4); n++) {
 		__be32 source = ip4 ? ip4->saddr : ip6->saddr.in6_u.u6_addr32[n];
 		__be32 destination = ip4 ? ip4->daddr : ip6->daddr.in6_u.u6_addr32[n];
 
-		if (destination != s->local.address[n] || source != s->peer[n])
+		if (destination != (n ? s->local_rest[n - 1] : s->local) ||
+		    source != (n ? s->peer_rest[n - 1] : s->peer))
 			return UP_SOURCE;
 	}
 	// No padding, extension or contributing sources.
@@ -409,36 +420,64 @@ INLINE __u32 forward_locked(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr
 		return UP_NO_HOP;
 	__builtin_memcpy(eth, &addresses, 2 * ETH_ALEN);
 	note(s, step, timestamp, out, units, now, udp_bytes - sizeof(*udp) - sizeof(*rtp));
-	__u64 udp_sum = 0;
-
 	if (ip4)
-		rewrite_ipv4(ip4, s, &udp_sum);
+		rewrite_ipv4(ip4, s);
 	else
-		rewrite_ipv6(ip6, s, &udp_sum);
-	rewrite_udp(udp, rtp, s, out, udp_sum);
+		rewrite_ipv6(ip6, s);
+	rewrite_udp(udp, rtp, s, out);
 	*action = interface == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(interface, 0);
 	return FORWARDED;
+}
+
+// Mirrored in src/places.rs.
+INLINE __u32 tag_of(__u32 address, __be16 port, __u32 version)
+{
+	__u32 hash = (address ^ version) * HASH_FACTOR;
+
+	return TAG_USED | hash >> 17 << 16 | port;
+}
+
+INLINE struct stream *find(__u32 tag)
+{
+	__u32 first = (tag ^ tag >> 15) * HASH_FACTOR >> bucket_shift;
+
+	for (__u32 side = 0; side < 2; side++) {
+		__u32 at = first ^ side;
+		struct bucket *bucket = bpf_map_lookup_elem(&places, &at);
+
+		if (!bucket)
+			return 0;
+		for (int n = 0; n < BUCKET_SLOTS; n++) {
+			__u64 slot = VOLATILE(bucket->slots[n]);
+
+			if (slot >> 32 == tag) {
+				__u32 place = slot;
+
+				return bpf_map_lookup_elem(&streams, &place);
+			}
+		}
+	}
+	return 0;
 }
 
 INLINE int forward_udp(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr *ip4,
 		       struct ipv6hdr *ip6, struct udphdr *udp, struct rtp *rtp)
 {
-	struct key key = { .port = udp->dest, .version = ip4 ? 4 : 6 };
-	__u32 *place, cause;
+	__u32 address, cause;
 	int action = XDP_PASS;
 
 	if (ip4)
-		key.folded = ip4->daddr;
+		address = ip4->daddr;
 	else
-		key.folded = ip6->daddr.in6_u.u6_addr32[0] ^ ip6->daddr.in6_u.u6_addr32[1] ^
-			     ip6->daddr.in6_u.u6_addr32[2] ^ ip6->daddr.in6_u.u6_addr32[3];
-	place = bpf_map_lookup_elem(&places, &key);
-	if (!place)
-		return XDP_PASS;
-	struct stream *s = bpf_map_lookup_elem(&streams, place);
+		address = ip6->daddr.in6_u.u6_addr32[0] ^ ip6->daddr.in6_u.u6_addr32[1] ^
+			  ip6->daddr.in6_u.u6_addr32[2] ^ ip6->daddr.in6_u.u6_addr32[3];
+	struct stream *s = find(tag_of(address, udp->dest, ip4 ? 4 : 6));
 
 	if (!s)
 		return XDP_PASS;
+	// All of a stream's memory is asked for before the lock, which would wait for it in turn.
+	(void)VOLATILE(s->clock_zero_ns);
+	(void)VOLATILE(s->first_ns);
 	if (!acquire(s, &cause))
 		return up(cause);
 	cause = forward_locked(ctx, eth, ip4, ip6, udp, rtp, s, &action);

@@ -11,29 +11,12 @@ pub(crate) const LOCK_OFF: u64 = 2;
 /// Above the flags: a count that moves on with every packet.
 pub(crate) const LOCK_COUNT: u64 = 4;
 
+const TAG_USED: u32 = 1 << 31;
+pub(crate) const HASH_FACTOR: u32 = 0x9e37_79b1;
+pub(crate) const BUCKET_SLOTS: usize = 8;
+
 /// Frames may be handed to an interface other than the one they came by.
 pub(crate) const HOP_REDIRECT: u16 = 1;
-
-/// Where a stream arrives.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Local {
-    address: [u8; 16],
-    port: [u8; 2],
-    version: u16,
-}
-
-/// Key of a stream: short, because it is hashed for every packet.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key {
-    folded: [u8; 4],
-    port: [u8; 2],
-    version: u16,
-}
-
-// SAFETY: integers and arrays of them without padding.
-unsafe impl aya::Pod for Key {}
 
 fn octets(ip: IpAddr) -> ([u8; 16], u16) {
     match ip.to_canonical() {
@@ -46,60 +29,42 @@ fn octets(ip: IpAddr) -> ([u8; 16], u16) {
     }
 }
 
-impl Local {
-    fn new(local: SocketAddr) -> Self {
-        let (address, version) = octets(local.ip());
-        Self { address, port: local.port().to_be_bytes(), version }
-    }
+/// An address as the stream's entry has it: its first four bytes, and the rest of one of IPv6.
+fn halves(ip: IpAddr) -> ([u8; 4], [u8; 12]) {
+    let ([a, b, c, d, rest @ ..], _) = octets(ip);
+    ([a, b, c, d], rest)
 }
 
-impl Key {
-    fn new(local: &Local) -> Self {
-        let mut folded = [0; 4];
-        for (n, byte) in local.address.iter().enumerate() {
-            folded[n % 4] ^= byte;
-        }
-        Self { folded, port: local.port, version: local.version }
-    }
+/// What a one's complement sum over the bytes changes by when some bytes take the place of others
+/// (RFC 1624), in the byte order in which they are.
+fn change(from: &[u8], to: &[u8]) -> u64 {
+    let sum = |bytes: &[u8], of: fn(u32) -> u32| -> u64 {
+        let (words, _) = bytes.as_chunks();
+        words.iter().map(|word| u64::from(of(u32::from_ne_bytes(*word)))).sum()
+    };
+    sum(from, |word| !word) + sum(to, |word| word)
 }
 
-impl Rules {
-    /// Two own addresses may share one: the second is refused, and relayed in user space.
-    pub(crate) fn key(&self) -> Key {
-        Key::new(&self.local)
-    }
+/// In 32 bits; the carry goes round.
+const fn fold(sum: u64) -> u32 {
+    let once = (sum & 0xffff_ffff) + (sum >> 32);
+    ((once & 0xffff_ffff) + (once >> 32)) as u32
 }
 
-/// What the kernel program is to do; written while the stream is off.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Rules {
-    local: Local,
-    peer: [u8; 16],
-    peer_port: [u8; 2],
-    out_local_port: [u8; 2],
-    out_local: [u8; 16],
-    out_peer: [u8; 16],
-    out_peer_port: [u8; 2],
-    payload_type_in: u8,
-    payload_type_out: u8,
-    ssrc_in: [u8; 4],
-    ssrc_out: [u8; 4],
-    timestamp_offset: u32,
-    seq_offset: u16,
-    traffic_class: u8,
-    reserved: u8,
-    hop: u32,
-    frame_units_max: u32,
-    break_units: u32,
-    jitter_break_units: u32,
-    unit_ns: u32,
-    clock_zero_ns: u64,
+/// By what the program finds the stream that arrives somewhere; never zero. Two own addresses may
+/// share one: the second is refused, and relayed in user space.
+pub(crate) fn tag(local: SocketAddr) -> u32 {
+    let (octets, version) = octets(local.ip());
+    let mut folded = [0; 4];
+    for (n, byte) in octets.iter().enumerate() {
+        folded[n % 4] ^= byte;
+    }
+    let hash = (u32::from_ne_bytes(folded) ^ u32::from(version)).wrapping_mul(HASH_FACTOR);
+    TAG_USED | hash >> 17 << 16 | u32::from(local.port().to_be())
 }
 
 /// What the kernel program keeps of a stream; user space goes on from it. Times in ns since
 /// [`Stream::clock_zero_ns`], others in units of the RTP clock.
-#[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Packets up to this extended number are not forwarded.
@@ -144,14 +109,102 @@ pub struct Progress {
     pub frame_units: u32,
 }
 
+/// All of a stream but its lock: what the program is to do, and what it keeps. In the order in which it
+/// needs it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Body {
+    local: [u8; 4],
+    peer: [u8; 4],
+    out_local: [u8; 4],
+    out_peer: [u8; 4],
+    local_port: [u8; 2],
+    version: u16,
+    peer_port: [u8; 2],
+    out_local_port: [u8; 2],
+    out_peer_port: [u8; 2],
+    payload_type_in: u8,
+    payload_type_out: u8,
+    ssrc_in: [u8; 4],
+    ssrc_out: [u8; 4],
+    timestamp_offset: u32,
+    seq_offset: u16,
+    traffic_class: u8,
+    reserved: u8,
+    hop: u32,
+    unit_ns: u32,
+    break_units: u32,
+    clock_zero_ns: u64,
+    floor: u64,
+    highest: u64,
+    window: u64,
+    packets: u64,
+    payload_bytes: u64,
+    last_ns: u64,
+    gap_ns_max: u64,
+    first_ns: u64,
+    jitter_q4: u32,
+    jitter_units_max: u32,
+    transit_in: u32,
+    transit_in_known: u32,
+    timestamp_last: u32,
+    timestamp_highest_in: u32,
+    timestamp_highest_out: u32,
+    timestamp_last_out: u32,
+    transit_out: u32,
+    frame_units: u32,
+    frame_units_max: u32,
+    jitter_break_units: u32,
+    ip_sum: u32,
+    udp_sum: u32,
+    duplicates: u64,
+    reordered: u64,
+    local_rest: [u8; 12],
+    peer_rest: [u8; 12],
+    out_local_rest: [u8; 12],
+    out_peer_rest: [u8; 12],
+}
+
+impl Body {
+    pub(crate) const fn progress(&self) -> Progress {
+        Progress {
+            floor: self.floor,
+            highest: self.highest,
+            window: self.window,
+            packets: self.packets,
+            payload_bytes: self.payload_bytes,
+            duplicates: self.duplicates,
+            reordered: self.reordered,
+            first_ns: self.first_ns,
+            last_ns: self.last_ns,
+            gap_ns_max: self.gap_ns_max,
+            jitter_q4: self.jitter_q4,
+            jitter_units_max: self.jitter_units_max,
+            transit_in: self.transit_in,
+            transit_in_known: self.transit_in_known,
+            timestamp_last: self.timestamp_last,
+            timestamp_highest_in: self.timestamp_highest_in,
+            timestamp_highest_out: self.timestamp_highest_out,
+            timestamp_last_out: self.timestamp_last_out,
+            transit_out: self.transit_out,
+            frame_units: self.frame_units,
+        }
+    }
+}
+
 /// One entry of the map of streams.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub(crate) struct RawStream {
     pub(crate) lock: AtomicU64,
-    pub(crate) rules: UnsafeCell<Rules>,
-    pub(crate) progress: UnsafeCell<Progress>,
+    pub(crate) body: UnsafeCell<Body>,
 }
+
+/// One entry of the map of places: where the streams with some tags are, each a tag above the number
+/// of a place, or zero.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(crate) struct Bucket(pub(crate) [AtomicU64; BUCKET_SLOTS]);
 
 /// One entry of the map of next hops.
 #[repr(C)]
@@ -174,11 +227,12 @@ pub(crate) struct Target {
     pub(crate) reserved: u32,
 }
 
-const _: () = assert!(size_of::<Local>() == 20 && size_of::<Key>() == 8);
-const _: () = assert!(std::mem::offset_of!(RawStream, rules) == 8);
-const _: () = assert!(std::mem::offset_of!(Rules, clock_zero_ns) == 112);
-const _: () = assert!(std::mem::offset_of!(RawStream, progress) == 128);
-const _: () = assert!(size_of::<RawStream>() == 256);
+const _: () = assert!(std::mem::offset_of!(RawStream, body) == 8);
+const _: () = assert!(std::mem::offset_of!(Body, clock_zero_ns) == 64 - 8);
+const _: () = assert!(std::mem::offset_of!(Body, first_ns) == 128 - 8);
+const _: () = assert!(std::mem::offset_of!(Body, duplicates) == 192 - 8);
+const _: () = assert!(size_of::<RawStream>() == 256 && size_of::<Body>() == 256 - 8);
+const _: () = assert!(size_of::<Bucket>() == 64);
 const _: () = assert!(size_of::<RawHop>() == 32);
 
 /// One direction of a call: what arrives at `local` from `peer` leaves from `out_local` to
@@ -226,20 +280,35 @@ impl Stream {
         all == [version(self.local); 3]
     }
 
-    pub(crate) fn rules(&self, hop: u32) -> Option<Rules> {
+    /// As the kernel program reads it. `None` if its clock does not divide a second.
+    pub(crate) fn body(&self, hop: u32) -> Option<Body> {
         if self.clock_rate_hz == 0 || !1_000_000_000_u32.is_multiple_of(self.clock_rate_hz) {
             return None;
         }
-        let (peer, _) = octets(self.peer.ip());
-        let (out_local, _) = octets(self.out_local.ip());
-        let (out_peer, _) = octets(self.out_peer.ip());
-        Some(Rules {
-            local: Local::new(self.local),
+        let (_, version) = octets(self.local.ip());
+        let (local, local_rest) = halves(self.local.ip());
+        let (peer, peer_rest) = halves(self.peer.ip());
+        let (out_local, out_local_rest) = halves(self.out_local.ip());
+        let (out_peer, out_peer_rest) = halves(self.out_peer.ip());
+        let moved =
+            |from: SocketAddr, to: SocketAddr| change(&octets(from.ip()).0, &octets(to.ip()).0);
+        let addresses = moved(self.peer, self.out_local) + moved(self.local, self.out_peer);
+        let ports = |from: SocketAddr, to: SocketAddr| {
+            [from.port().to_be_bytes(), to.port().to_be_bytes()].concat()
+        };
+        let (before, after) = (ports(self.peer, self.local), ports(self.out_local, self.out_peer));
+        let source = change(&self.ssrc_in.to_be_bytes(), &self.ssrc_out.to_be_bytes());
+        let all = addresses + change(&before, &after) + source;
+        let start = &self.start;
+        Some(Body {
+            local,
             peer,
-            peer_port: self.peer.port().to_be_bytes(),
-            out_local_port: self.out_local.port().to_be_bytes(),
             out_local,
             out_peer,
+            local_port: self.local.port().to_be_bytes(),
+            version,
+            peer_port: self.peer.port().to_be_bytes(),
+            out_local_port: self.out_local.port().to_be_bytes(),
             out_peer_port: self.out_peer.port().to_be_bytes(),
             payload_type_in: self.payload_type_in & 0x7f,
             payload_type_out: self.payload_type_out & 0x7f,
@@ -250,11 +319,37 @@ impl Stream {
             traffic_class: self.traffic_class,
             reserved: 0,
             hop,
-            frame_units_max: self.frame_units_max,
-            break_units: self.break_units,
-            jitter_break_units: self.clock_rate_hz.saturating_mul(10),
             unit_ns: 1_000_000_000 / self.clock_rate_hz,
+            break_units: self.break_units,
             clock_zero_ns: self.clock_zero_ns,
+            floor: start.floor,
+            highest: start.highest,
+            window: start.window,
+            packets: start.packets,
+            payload_bytes: start.payload_bytes,
+            last_ns: start.last_ns,
+            gap_ns_max: start.gap_ns_max,
+            first_ns: start.first_ns,
+            jitter_q4: start.jitter_q4,
+            jitter_units_max: start.jitter_units_max,
+            transit_in: start.transit_in,
+            transit_in_known: start.transit_in_known,
+            timestamp_last: start.timestamp_last,
+            timestamp_highest_in: start.timestamp_highest_in,
+            timestamp_highest_out: start.timestamp_highest_out,
+            timestamp_last_out: start.timestamp_last_out,
+            transit_out: start.transit_out,
+            frame_units: start.frame_units,
+            frame_units_max: self.frame_units_max,
+            jitter_break_units: self.clock_rate_hz.saturating_mul(10),
+            ip_sum: fold(addresses),
+            udp_sum: fold(all),
+            duplicates: start.duplicates,
+            reordered: start.reordered,
+            local_rest,
+            peer_rest,
+            out_local_rest,
+            out_peer_rest,
         })
     }
 }

@@ -30,6 +30,7 @@ mod hops;
 mod layout;
 mod memory;
 mod netlink;
+mod places;
 mod program;
 mod table;
 pub mod testing;

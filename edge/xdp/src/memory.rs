@@ -10,6 +10,7 @@ pub(crate) trait KernelMemory {}
 
 impl KernelMemory for crate::layout::RawStream {}
 impl KernelMemory for crate::layout::RawHop {}
+impl KernelMemory for crate::layout::Bucket {}
 
 /// `count` entries of type `T`, shared with the kernel.
 #[derive(Debug)]

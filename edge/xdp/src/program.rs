@@ -2,19 +2,19 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{MapData, MapError, PerCpuArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use crate::attach::{AttachError, Attached, Mode, attach};
 use crate::coalesce::Coalesced;
 use crate::hops::Hops;
-use crate::layout::{Key, RawHop, RawStream};
+use crate::layout::{Bucket, RawHop, RawStream};
 use crate::memory::Shared;
+use crate::places::{Places, buckets, shift};
 use crate::table::{Share, StreamTable};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forward.o"));
@@ -36,7 +36,8 @@ impl Limits {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let size = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
-        size(self.streams_max, size_of::<RawStream>() + PLACE_BYTES)
+        size(self.streams_max, size_of::<RawStream>())
+            + size(buckets(self.streams_max), size_of::<Bucket>())
             + size(self.hops_max, size_of::<RawHop>())
     }
 }
@@ -47,9 +48,6 @@ impl fmt::Display for Limits {
         write!(f, "{} streams, {} next hops: {kib} KiB", self.streams_max, self.hops_max)
     }
 }
-
-/// An element of a hash map with a short key and value, and its bucket.
-const PLACE_BYTES: usize = 80;
 
 /// Why the program is not there.
 #[derive(Debug, thiserror::Error)]
@@ -189,10 +187,13 @@ impl FastPath {
         let streams_each = limits.streams_max.div_ceil(tables).max(1);
         let hops_each = limits.hops_max.div_ceil(tables).max(1);
         let (streams_max, hops_max) = (streams_each * tables, hops_each * tables);
+        let buckets = buckets(streams_max);
+        let bucket_shift = shift(buckets);
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("places", streams_max)
+            .map_max_entries("places", buckets)
             .map_max_entries("streams", streams_max)
             .map_max_entries("hops", hops_max)
+            .override_global("bucket_shift", &bucket_shift, true)
             .load(OBJECT)?;
         let program: &mut Xdp = program(&mut ebpf, "forward")?;
         program.load()?;
@@ -202,19 +203,22 @@ impl FastPath {
         let hop_memory = Shared::<RawHop>::map(&data(map(&mut ebpf, "hops")?)?.fd(), hops_max)?;
         let (streams, hop_memory) = (Arc::new(streams), Arc::new(hop_memory));
         let hops = Hops::start(hop_memory.clone())?;
-        let aya::maps::Map::HashMap(places) = map(&mut ebpf, "places")? else {
-            return Err(LoadError::Refused("a map of another kind".to_owned()));
-        };
+        let places = Shared::<Bucket>::map(&data(map(&mut ebpf, "places")?)?.fd(), buckets)?;
+        let places = Places::new(places, buckets);
         let mut made = Vec::new();
         for n in 0..tables {
-            let places = MapData::from_fd(places.fd().as_fd().try_clone_to_owned()?)?;
-            let places = HashMap::<_, Key, u32>::try_from(aya::maps::Map::HashMap(places))?;
             let wishes = hops.wishes();
             let share = Share {
                 streams: n * streams_each..(n + 1) * streams_each,
                 hops: n * hops_each..(n + 1) * hops_each,
             };
-            made.push(StreamTable::new(places, streams.clone(), hop_memory.clone(), wishes, share));
+            made.push(StreamTable::new(
+                places.clone(),
+                streams.clone(),
+                hop_memory.clone(),
+                wishes,
+                share,
+            ));
         }
         Ok(Self { ebpf, counts, tables: made, hops, attached: Vec::new(), coalesced: Vec::new() })
     }

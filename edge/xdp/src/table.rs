@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::SyncSender;
 
-use aya::maps::{HashMap, MapData, MapError};
-
 use crate::hops::{Way, Wish, is_known};
 use crate::layout::{
-    Key, LOCK_BUSY, LOCK_COUNT, LOCK_OFF, Progress, RawHop, RawStream, Rules, Stream,
+    Body, LOCK_BUSY, LOCK_COUNT, LOCK_OFF, Progress, RawHop, RawStream, Stream, tag,
 };
 use crate::memory::Shared;
+use crate::places::{NoSlot, Places};
 
 /// The program holds a stream for well below a microsecond.
 const SPINS_MAX: u32 = 100_000;
@@ -49,9 +48,6 @@ pub enum Refused {
     /// Another stream arrives at the same address.
     #[error("the address is taken")]
     Taken,
-    /// The kernel refuses the entry.
-    #[error("the kernel refuses the entry")]
-    Kernel,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +58,7 @@ struct Use {
 
 #[derive(Debug, Clone, Copy)]
 struct Taken {
-    key: Key,
+    tag: u32,
     way: Way,
 }
 
@@ -76,7 +72,7 @@ pub(crate) struct Share {
 /// A share of the streams, for one thread. Nothing here waits.
 #[derive(Debug)]
 pub struct StreamTable {
-    places: HashMap<MapData, Key, u32>,
+    places: Places,
     streams: Arc<Shared<RawStream>>,
     hops: Arc<Shared<RawHop>>,
     wishes: SyncSender<Wish>,
@@ -90,7 +86,7 @@ pub struct StreamTable {
 
 impl StreamTable {
     pub(crate) fn new(
-        places: HashMap<MapData, Key, u32>,
+        places: Places,
         streams: Arc<Shared<RawStream>>,
         hops: Arc<Shared<RawHop>>,
         wishes: SyncSender<Wish>,
@@ -121,25 +117,21 @@ impl StreamTable {
             return Err(Refused::Unsuited);
         }
         let hop = self.hop(way)?;
-        let rules = stream.rules(hop).ok_or(Refused::Unsuited)?;
+        let body = stream.body(hop).ok_or(Refused::Unsuited)?;
         let Some(&place) = self.free.last() else { return Err(Refused::Full) };
         let Some(raw) = self.streams.at(place) else { return Err(Refused::Full) };
-        write(raw, rules, &stream.start);
-        let key = rules.key();
-        if let Err(error) = self.places.insert(key, place, BPF_NOEXIST) {
+        write(raw, body);
+        let tag = tag(stream.local);
+        if let Err(no_slot) = self.places.insert(tag, place) {
             turn_off(raw);
-            return Err(match error {
-                MapError::SyscallError(error) => match error.io_error.raw_os_error() {
-                    Some(libc::EEXIST) => Refused::Taken,
-                    Some(libc::E2BIG) => Refused::Full,
-                    _ => Refused::Kernel,
-                },
-                _ => Refused::Kernel,
+            return Err(match no_slot {
+                NoSlot::Taken => Refused::Taken,
+                NoSlot::Full => Refused::Full,
             });
         }
         self.free.pop();
         if let Some(taken) = self.taken.get_mut((place - self.first) as usize) {
-            *taken = Some(Taken { key, way });
+            *taken = Some(Taken { tag, way });
         }
         if let Some(used) = self.ways.get_mut(&way) {
             used.streams += 1;
@@ -170,12 +162,11 @@ impl StreamTable {
     /// Takes a stream back, with everything that the kernel did. Its next packet goes up.
     pub fn withdraw(&mut self, id: StreamId) -> Option<Progress> {
         let at = id.0.checked_sub(self.first)? as usize;
-        let Taken { key, way } = self.taken.get_mut(at)?.take()?;
+        let Taken { tag, way } = self.taken.get_mut(at)?.take()?;
         let raw = self.streams.at(id.0)?;
         self.forced += u64::from(!turn_off(raw));
         let progress = read(raw);
-        // The key is ours; a failure would leave a stream that is off, whose packets go up.
-        let _ = self.places.remove(&key);
+        self.places.remove(tag, id.0);
         self.free.push(id.0);
         if let Some(used) = self.ways.get_mut(&way) {
             used.streams = used.streams.saturating_sub(1);
@@ -243,20 +234,16 @@ impl Drop for StreamTable {
     }
 }
 
-const BPF_NOEXIST: u64 = 1;
-
 fn read(raw: &RawStream) -> Progress {
     // SAFETY: inside the mapping; any bytes are valid. What the kernel writes meanwhile is found
     // out by the lock's word.
-    unsafe { raw.progress.get().read_volatile() }
+    unsafe { raw.body.get().read_volatile() }.progress()
 }
 
 /// Fills in a stream that is off and turns it on.
-fn write(raw: &RawStream, rules: Rules, start: &Progress) {
+fn write(raw: &RawStream, body: Body) {
     // SAFETY: inside the mapping; the stream is off, so the kernel touches nothing but the lock.
-    unsafe { raw.rules.get().write_volatile(rules) };
-    // SAFETY: as above.
-    unsafe { raw.progress.get().write_volatile(*start) };
+    unsafe { raw.body.get().write_volatile(body) };
     let lock = &raw.lock;
     let word = lock.load(Ordering::Relaxed);
     lock.store((word & !(LOCK_BUSY | LOCK_OFF)).wrapping_add(LOCK_COUNT), Ordering::Release);
