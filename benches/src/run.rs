@@ -44,7 +44,7 @@ pub const ALL: [Bench; 18] = [
     },
     Bench {
         name: "relay_100k",
-        what: "CPU per packet and delay at 1,000 calls: edge, edge with keep_awake, rtpengine, floor",
+        what: "CPU per packet and delay at 1,000 calls: edge, edge on a core that sleeps, rtpengine, floor",
         takes_s: 170,
         run: |context| system::relay::relay_100k(context),
     },

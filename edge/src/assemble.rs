@@ -121,15 +121,13 @@ pub async fn start(config: Config, log: LogLevel, shutdown: Shutdown) -> anyhow:
     let metrics = Metrics::new("edge");
     metrics::register(&metrics, snapshot.clone(), trunk_counters.clone());
 
-    if config.media.keep_awake {
-        awake::start(snapshot.clone(), &metrics);
-    }
-
     let names: Vec<String> =
         config.link.controls.iter().map(|control| control.node.clone()).collect();
+    let keep_awake = config.media.keep_awake;
     let parts = Parts { config, tls, sip, sip_address, snapshot: snapshot.clone() };
     let (running, link_up) =
         start_threads(parts, trunk_counters, &metrics, admin_address, shutdown.clone()).await?;
+    awake::start(keep_awake, snapshot.clone(), &metrics);
     let calls = snapshot.clone();
     let admin = Admin::new(metrics, log)
         .reload(running.reload.clone())

@@ -12,6 +12,7 @@ use link_daemon::tls::{Tls, TlsFiles};
 use link_proto::table::{ResourceLimits, Resources, Route};
 use link_proto::{NodeId, RegionId};
 
+use crate::awake::KeepAwake;
 use crate::link_client::ControlAddress;
 
 /// An edge as configured.
@@ -83,8 +84,8 @@ pub struct Media {
     pub fifo_priority: u8,
     /// Busy polling.
     pub busy_poll: Duration,
-    /// Processors do not sleep while there are legs.
-    pub keep_awake: bool,
+    /// When no processor sleeps.
+    pub keep_awake: KeepAwake,
     /// Packets that are waited for before a media thread wakes …
     pub batch_packets: u32,
     /// … and for how long at most.
@@ -273,11 +274,12 @@ fn read_media(r: &mut Reader) -> Media {
     let busy_poll = busy.default(0).read(kind::millis(0..=100));
     let awake = r.key(
         "keep_awake",
-        "While there are legs, no processor of this machine sleeps when it has nothing to do: \
-         packets are sent on sooner, for power instead of CPU time. Needs /dev/cpu_dma_latency; \
-         see docs/operate.md.",
+        "When no processor of this machine sleeps for want of work, so that packets are sent on \
+         sooner, for power instead of CPU time. busy: while media threads that work a quarter of the \
+         time or more make up half of the processors. always: while there are legs. Needs \
+         /dev/cpu_dma_latency; see docs/operate.md.",
     );
-    let keep_awake = awake.default(false).read(kind::boolean());
+    let keep_awake = awake.default("busy").read(kind::one_of(&crate::awake::WAYS));
     let packets = r.key(
         "batch_packets",
         "With `batch_wait_us`: sleep until so many packets have come, 1 = the first one wakes.",

@@ -19,14 +19,15 @@ const LOADS: [(usize, f64); 2] = [(50, 5_000.0), (1_000, 100_000.0)];
 enum Choice {
     Edge(&'static str),
     Floor(FloorWay),
-    /// Processors do not sleep, as an edge would have it by `media.keep_awake`.
+    /// Processors do not sleep, as an edge would have it by `media.keep_awake` = "always".
     FloorAwake,
 }
 
-const CHOICES: [(&str, Choice); 11] = [
+const CHOICES: [(&str, Choice); 12] = [
     ("edge, as it is", Choice::Edge("")),
     ("edge, busy_poll_ms 1", Choice::Edge("busy_poll_ms = 1\n")),
-    ("edge, keep_awake", Choice::Edge(edge::KEEP_AWAKE)),
+    ("edge, keep_awake never", Choice::Edge(edge::ASLEEP)),
+    ("edge, keep_awake always", Choice::Edge("keep_awake = \"always\"\n")),
     ("edge, batches of 8 or 200 µs", Choice::Edge("batch_packets = 8\nbatch_wait_us = 200\n")),
     ("edge, batches of 32 or 1 ms", Choice::Edge("batch_packets = 32\nbatch_wait_us = 1000\n")),
     ("edge, batches of 64 or 5 ms", Choice::Edge("batch_packets = 64\nbatch_wait_us = 5000\n")),

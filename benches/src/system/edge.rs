@@ -13,8 +13,8 @@ use crate::machine::{pinned_script, want_descriptors};
 /// Numbers of the bench begin so.
 pub const PREFIX: &str = "+1777";
 
-/// More of the configuration's `[media]`.
-pub const KEEP_AWAKE: &str = "keep_awake = true\n";
+/// More of the configuration's `[media]`: the core sleeps whenever it can, as under the peers.
+pub const ASLEEP: &str = "keep_awake = \"never\"\n";
 
 /// An edge for so many calls of the bench, on loopback, with a route to `answerer`.
 ///

@@ -63,8 +63,8 @@ pub fn is_sampled(call: usize) -> bool {
 pub enum Kind {
     /// The edge, driven over SIP by a route without instructions.
     Edge,
-    /// The same with `media.keep_awake`.
-    EdgeAwake,
+    /// The same with `media.keep_awake` off.
+    EdgeAsleep,
     /// rtpengine in user space, driven by its control protocol.
     Rtpengine,
     /// Connected sockets on an io_uring, and nothing else.
@@ -76,7 +76,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Edge => "tandem-edge",
-            Self::EdgeAwake => "tandem-edge, keep_awake",
+            Self::EdgeAsleep => "tandem-edge, keep_awake never",
             Self::Rtpengine => "rtpengine",
             Self::Floor => "floor",
         }
@@ -115,7 +115,7 @@ pub struct Place {
 pub fn start(kind: Kind, place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
     match kind {
         Kind::Edge => edge::start(place, calls, ends, ""),
-        Kind::EdgeAwake => edge::start(place, calls, ends, edge::KEEP_AWAKE),
+        Kind::EdgeAsleep => edge::start(place, calls, ends, edge::ASLEEP),
         Kind::Rtpengine => rtpengine::start(place, calls, ends),
         Kind::Floor => floor::start(place, calls, ends, floor::FloorWay::Plain),
     }
