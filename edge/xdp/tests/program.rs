@@ -213,6 +213,28 @@ fn a_full_table_a_taken_address_and_an_unknown_hop_are_told() {
     }
 }
 
+/// The program and user space agree on where a stream's place is noted, in each bucket.
+#[test]
+fn each_of_many_streams_is_found() {
+    let limits = edge_xdp::Limits { streams_max: 600, ..LIMITS };
+    let Some((_line, mut path, mut table)) = world(limits) else { return };
+    let streams: Vec<_> = (0..300)
+        .flat_map(|n| [4, 6].map(|version| stream(version, 20_000 + n * 2, 30_000)))
+        .map(|stream| (offload(&mut table, &stream), stream))
+        .collect();
+    for (_, stream) in &streams {
+        let sent = frame_of(stream, &Packet::next(stream, 1));
+        assert_eq!(run(&mut path, &sent, 1).expect("run").0, Verdict::Redirected, "{stream:?}");
+    }
+    for (id, _) in &streams {
+        assert_eq!(table.withdraw(*id).map(|progress| progress.packets), Some(1));
+    }
+    for (_, stream) in &streams {
+        let sent = frame_of(stream, &Packet::next(stream, 1));
+        assert_eq!(run(&mut path, &sent, 1).expect("run").0, Verdict::Up);
+    }
+}
+
 /// What leaves is what would come next, so that every repeat goes the way of a real packet.
 #[test]
 fn the_program_takes_little_time() {
