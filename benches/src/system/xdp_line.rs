@@ -31,6 +31,7 @@ pub struct XdpLine {
     threads: Vec<u32>,
     sides: [Side; 2],
     turn: usize,
+    clock_zero_ns: u64,
     line: Line,
 }
 
@@ -83,11 +84,16 @@ fn address(net: u8, host: u8, call: usize) -> anyhow::Result<SocketAddr> {
     Ok(SocketAddr::from(([10, 8, net, host], u16::try_from(PORT_FIRST + call)?)))
 }
 
+/// Of the RTP clock, 8,000 a second.
+fn units_since(clock_zero_ns: u64) -> u32 {
+    (edge_xdp::clock_ns().saturating_sub(clock_zero_ns) / 125_000) as u32
+}
+
 /// From one side to the other.
 fn stream(side: usize, call: usize, clock_zero_ns: u64) -> anyhow::Result<Stream> {
     let (near, far) = if side == 0 { (1, 2) } else { (2, 1) };
     let offset = 77_000;
-    let units = ((edge_xdp::clock_ns() - clock_zero_ns) / 125_000) as u32;
+    let units = units_since(clock_zero_ns);
     Ok(Stream {
         local: address(near, 1, call)?,
         peer: address(near, 2, call)?,
@@ -155,7 +161,7 @@ impl XdpLine {
         }
         let [left, right] = frames;
         let sides = [side(&line.left, "l0", left)?, side(&line.right, "r0", right)?];
-        Ok(Self { path, _table: table, far, threads, sides, turn: 0, line })
+        Ok(Self { path, _table: table, far, threads, sides, turn: 0, clock_zero_ns, line })
     }
 
     /// Lets both interfaces collect packets for so long; zero: as they were.
@@ -174,11 +180,17 @@ impl XdpLine {
         Ok(())
     }
 
-    /// Sends at `rate_per_s` for `time` in bursts of different streams. Returns frames offered.
+    /// Sends at `rate_per_s` for `time` in bursts of different streams, which go on as after a pause: one
+    /// that is half a minute behind its time is not for the program. Returns frames offered.
     ///
     /// # Errors
     /// Of `sendmmsg(2)`, but not for want of room.
     pub fn send(&mut self, rate_per_s: f64, time: Duration, burst: usize) -> anyhow::Result<u64> {
+        let units = units_since(self.clock_zero_ns);
+        self.sides
+            .iter_mut()
+            .flat_map(|side| &mut side.frames)
+            .for_each(|frame| frame.resume(units));
         let (began, burst) = (Instant::now(), burst.clamp(1, BURST_MAX));
         let total = (time.as_secs_f64() * rate_per_s) as u64;
         let (mut done, mut offered) = (0, 0);
@@ -345,6 +357,13 @@ impl Frame {
         bytes[TIME_AT..TIME_AT + 8].copy_from_slice(&NO_TIME.to_ne_bytes());
         let (seq, timestamp) = (stream.start.highest as u16, stream.start.timestamp_highest_in);
         Ok(Self { bytes, seq, timestamp, sum, is_timed })
+    }
+
+    /// Time goes on without packets; never back.
+    fn resume(&mut self, units: u32) {
+        if units.wrapping_sub(self.timestamp).cast_signed() > 0 {
+            self.timestamp = units;
+        }
     }
 
     fn advance(&mut self) {

@@ -59,7 +59,8 @@ struct bucket {
 const volatile __u32 bucket_shift = 31;
 
 // One direction of a call: what arrives at `local` from `peer` leaves from `out_local` to `out_peer`.
-// In the order in which it is needed: a packet over IPv4 touches three cache lines, and reads no other.
+// In the order in which it is needed: a packet over IPv4 that comes in its turn needs three of the four
+// cache lines.
 struct stream {
 	__u64 lock;
 	__be32 local;
@@ -429,7 +430,7 @@ INLINE __u32 forward_locked(struct xdp_md *ctx, struct ethhdr *eth, struct iphdr
 	return FORWARDED;
 }
 
-// Mirrored in src/places.rs.
+// As `tag` in src/layout.rs.
 INLINE __u32 tag_of(__u32 address, __be16 port, __u32 version)
 {
 	__u32 hash = (address ^ version) * HASH_FACTOR;
@@ -437,6 +438,7 @@ INLINE __u32 tag_of(__u32 address, __be16 port, __u32 version)
 	return TAG_USED | hash >> 17 << 16 | port;
 }
 
+// In the order of `slots` in src/places.rs.
 INLINE struct stream *find(__u32 tag)
 {
 	__u32 first = (tag ^ tag >> 15) * HASH_FACTOR >> bucket_shift;
