@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::layout::{Bucket, HASH_FACTOR};
 use crate::memory::Shared;
 
-/// Streams for each bucket of eight when the table is full. A bucket and its neighbour have room for
-/// sixteen, so that one in some hundred thousand finds none.
+/// Streams for each bucket of eight when the table is full, at most. A bucket and its neighbour have room
+/// for sixteen, so that even then no more than one in some ten thousand finds none.
 const STREAMS_PER_BUCKET: u32 = 3;
 
 /// How many buckets there are for so many streams: a power of two, and two at least.
