@@ -8,6 +8,10 @@ use benches::run::RunArguments;
 use benches::system::floor::FloorArguments;
 use clap::{Parser, Subcommand};
 
+/// That of the daemons: some of their threads run in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EXAMPLES: &str = "\
 Examples:
   All benches, half an hour or so on a quiet machine

@@ -187,6 +187,7 @@ async fn start_threads(
                 busy_poll: config.media.busy_poll,
                 batch_completions: config.media.batch_packets,
                 batch_wait: config.media.batch_wait,
+                ..edge_uring::WaitConfig::default()
             },
             core: core_of(&config, index),
             fifo_priority: Some(config.media.fifo_priority).filter(|priority| *priority > 0),

@@ -424,7 +424,8 @@ fn read_trunk(r: &mut Reader) -> Trunk {
     let round_trip = r.key("round_trip_max_ms", "Longest round trip to another node.");
     let round_trip_max = round_trip.default(400).read(kind::millis(1..=5_000));
     let beat = r.key("beat_ms", "Under load packets are collected so long, then sent together.");
-    let beat = beat.default(3).read(kind::millis(1..=20));
+    let usual = crate::trunk::BEAT_USUAL.as_millis() as i64;
+    let beat = beat.default(usual).read(kind::millis(1..=20));
     let size = r.key("datagram_bytes_max", "Largest UDP payload that is tried on the path.");
     let size = size.default(i64::from(DATAGRAM_BYTES_USUAL));
     let allowed = kind::integer(1_200..=u64::from(DATAGRAM_BYTES_MAX));

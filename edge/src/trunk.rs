@@ -42,6 +42,13 @@ use traffic::Traffic;
 pub use wake::TrunkWake;
 use wake::{Beat, Cadence};
 
+/// How long packets are usually collected under load: a packet waits for half of that on the average,
+/// and what waking a thread up and sending cost is shared by all that have come.
+pub const BEAT_USUAL: Duration = Duration::from_millis(4);
+
+/// Between two rounds of sending.
+const COMMANDS_PER_ROUND_MAX: usize = 256;
+
 /// How often the measurements of routes are copied for others.
 const ROUTES_EVERY: Duration = Duration::from_secs(1);
 
@@ -242,7 +249,7 @@ async fn run(
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(command) => carry_out(&peers, command),
+                    Some(command) => carry_out_all(&peers, command, &mut commands),
                     None => break,
                 },
                 () = peers.wake.rung() => {}
@@ -274,6 +281,19 @@ async fn send_waiting(peers: &Peers) -> usize {
         }
         // QUIC and the others get the thread between two bounded rounds.
         tokio::task::yield_now().await;
+    }
+}
+
+/// What signalling says at once, such as all channels of a peer that has come back, is told to the peer
+/// at once, and delays no packet by a round each.
+fn carry_out_all(
+    peers: &Rc<Peers>,
+    first: TrunkCommand,
+    more: &mut mpsc::UnboundedReceiver<TrunkCommand>,
+) {
+    carry_out(peers, first);
+    for command in std::iter::from_fn(|| more.try_recv().ok()).take(COMMANDS_PER_ROUND_MAX) {
+        carry_out(peers, command);
     }
 }
 

@@ -235,6 +235,11 @@ impl Generator {
         Ok(())
     }
 
+    /// Forgets the delays of what has come back so far; counts go on.
+    pub fn forget_delays(&mut self) {
+        self.tally.delay_ns.reset();
+    }
+
     /// Sends at `rate_per_s` for `time`; `at_burst` is told how many packets were offered so far.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub struct Sample {
     pub refused: u64,
     /// Packets that the system made itself (silence where it missed one).
     pub made: u64,
-    /// Time through the system, µs.
+    /// Time through the system in the window, µs.
     pub delay_p50_us: f64,
     /// Time through the system, µs.
     pub delay_p90_us: f64,
@@ -73,6 +73,7 @@ pub fn measure(
     generator.settle()?;
     generator.reset()?;
     generator.send(rate, WARM_UP, &mut |_| Ok(()))?;
+    generator.forget_delays();
     let offered_before = generator.tally()?.offered;
     let watch = Watch::start(place.cores)?;
     let (generator_cpu, system_cpu) = (thread_cpu(), process_cpu(running.pid)?);

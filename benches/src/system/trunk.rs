@@ -1,9 +1,10 @@
 //! The trunk benches: what a packet costs from one edge's media thread to the other's, through the
 //! trunk and by plain UDP; and what a bad route does to it.
 //!
-//! All threads of both edges are counted, the crossing of the rings and the making of the packets
-//! included, the sockets of the legs not. The peer is what the edge does with a leg: one connected
-//! socket a stream, one send and one receive a packet, on the same ring loop.
+//! All threads of both edges are counted, the crossing of the rings included, the sockets of the legs
+//! not. The peer is what the edge does with a leg: one connected socket a stream, one send and one
+//! receive a packet, on the same ring loop. The sources also run alone, their packets going nowhere,
+//! and what that costs is taken off both, as it belongs to neither.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
@@ -58,6 +59,37 @@ struct Sample {
     /// System calls that send, per packet.
     sends: Option<f64>,
     complaints: Vec<String>,
+}
+
+/// What was measured in turns.
+#[derive(Debug, Clone, serde::Serialize)]
+struct Round {
+    trunk: Sample,
+    plain: Sample,
+    /// The sources alone.
+    sources: Sample,
+}
+
+impl Round {
+    fn is_clean(&self) -> bool {
+        let all = [&self.trunk, &self.plain, &self.sources];
+        all.iter().all(|sample| sample.complaints.is_empty())
+    }
+
+    fn trunk_us(&self) -> f64 {
+        self.trunk.cpu_us - self.sources.cpu_us
+    }
+
+    fn plain_us(&self) -> f64 {
+        self.plain.cpu_us - self.sources.cpu_us
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Trunk,
+    Plain,
+    Sources,
 }
 
 fn quantiles(world: &World) -> [f64; 4] {
@@ -141,27 +173,27 @@ fn line(round: usize, sample: &Sample) -> String {
     )
 }
 
-/// Pairs of samples, trunk and plain UDP in turns.
+/// Trunk and plain UDP in turns, and the sources alone.
 fn rounds(
     context: &Context,
     rates: [u64; 2],
     calls_provisioned: u32,
-) -> anyhow::Result<Vec<[Sample; 2]>> {
+) -> anyhow::Result<Vec<Round>> {
     let route = Route { calls_provisioned, path: None };
-    let once = |is_trunk: bool| -> anyhow::Result<Sample> {
+    let once = |what: What| -> anyhow::Result<Sample> {
         let mut tries = context.tries(TRIES);
         loop {
             let quiet = wait_quiet(context.cores, context.patience())?;
-            let (name, world) = if is_trunk {
-                ("trunk", World::of_trunks(context.cores, STREAMS, &route)?)
-            } else {
-                ("plain UDP", World::of_sockets(context.cores, STREAMS)?)
+            let (name, world) = match what {
+                What::Trunk => ("trunk", World::of_trunks(context.cores, STREAMS, &route)?),
+                What::Plain => ("plain UDP", World::of_sockets(context.cores, STREAMS)?),
+                What::Sources => ("sources", World::of_sources(context.cores, STREAMS)?),
             };
             let mut sample = measure(context, name, &world, rates, context.window())?;
             if !quiet {
                 sample.complaints.push("the machine was not quiet before".to_owned());
             }
-            if is_trunk && std::env::var_os("TRUNK_COUNTERS").is_some() {
+            if what == What::Trunk && std::env::var_os("TRUNK_COUNTERS").is_some() {
                 eprintln!("{}", world.counters());
             }
             tries -= 1;
@@ -173,59 +205,73 @@ fn rounds(
     let mut all = Vec::new();
     for round in 0..context.rounds() {
         // Each is first as often as the other.
-        let trunk_first = round % 2 == 0;
-        let (first, second) = (once(trunk_first)?, once(!trunk_first)?);
-        let pair = if trunk_first { [first, second] } else { [second, first] };
-        pair.iter().for_each(|sample| context.note(&line(round, sample)));
-        all.push(pair);
+        let (trunk, plain) = if round % 2 == 0 {
+            let trunk = once(What::Trunk)?;
+            (trunk, once(What::Plain)?)
+        } else {
+            let plain = once(What::Plain)?;
+            (once(What::Trunk)?, plain)
+        };
+        let sources = once(What::Sources)?;
+        for sample in [&trunk, &plain, &sources] {
+            context.note(&line(round, sample));
+        }
+        all.push(Round { trunk, plain, sources });
     }
     Ok(all)
 }
 
-fn judge(name: &str, all: &[[Sample; 2]], cost_max: f64) -> Outcome {
-    let is_clean = |pair: &[Sample; 2]| pair.iter().all(|sample| sample.complaints.is_empty());
-    let clean: Vec<&[Sample; 2]> = all.iter().filter(|pair| is_clean(pair)).collect();
+fn judge(name: &str, all: &[Round], cost_max: f64) -> Outcome {
+    let clean: Vec<&Round> = all.iter().filter(|round| round.is_clean()).collect();
     let enough = clean.len() * 2 > all.len();
     let used = if enough { clean.clone() } else { all.iter().collect() };
-    let of = |side: usize, value: fn(&Sample) -> f64| {
-        median(&used.iter().map(|pair| value(&pair[side])).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    let of = |value: &dyn Fn(&Round) -> f64| {
+        median(&used.iter().map(|round| value(round)).collect::<Vec<_>>()).unwrap_or(f64::NAN)
     };
     let mut outcome = Outcome::new(name);
     outcome.headings(&[
         "system",
         "packets/s",
         "CPU µs/packet, both edges",
+        "without the sources",
         "delay p50/p90/p99 µs",
         "loss %",
         "sends/packet",
     ]);
-    for (side, label) in ["trunk", "plain UDP"].into_iter().enumerate() {
+    let trunk = |round: &Round| round.trunk.clone();
+    let plain = |round: &Round| round.plain.clone();
+    let mut row = |sample: &dyn Fn(&Round) -> Sample, without: &dyn Fn(&Round) -> f64| {
         outcome.row([
-            label.to_owned(),
-            format!("{:.0}", of(side, |sample| sample.rate)),
-            format!("{:.2}", of(side, |sample| sample.cpu_us)),
+            sample(used[0]).system.to_owned(),
+            format!("{:.0}", of(&|round| sample(round).rate)),
+            format!("{:.2}", of(&|round| sample(round).cpu_us)),
+            format!("{:.2}", of(without)),
             format!(
                 "{:.0} / {:.0} / {:.0}",
-                of(side, |sample| sample.delay_p50_us),
-                of(side, |sample| sample.delay_p90_us),
-                of(side, |sample| sample.delay_p99_us)
+                of(&|round| sample(round).delay_p50_us),
+                of(&|round| sample(round).delay_p90_us),
+                of(&|round| sample(round).delay_p99_us)
             ),
-            format!("{:.3}", of(side, |sample| sample.loss) * 100.0),
-            format!("{:.3}", of(side, |sample| sample.sends.unwrap_or(1.0))),
+            format!("{:.3}", of(&|round| sample(round).loss) * 100.0),
+            format!("{:.3}", of(&|round| sample(round).sends.unwrap_or(1.0))),
         ]);
+    };
+    if !used.is_empty() {
+        row(&trunk, &Round::trunk_us);
+        row(&plain, &Round::plain_us);
     }
-    let ratios: Vec<f64> = used.iter().map(|[trunk, plain]| trunk.cpu_us / plain.cpu_us).collect();
+    let ratios: Vec<f64> = used.iter().map(|round| round.trunk_us() / round.plain_us()).collect();
     let ratio = median(&ratios);
     if let Some(ratio) = ratio {
         outcome.check("CPU per packet, × plain UDP", ratio, Goal::AtMost(cost_max));
     }
-    outcome.details = serde_json::json!({ "streams_each_way": STREAMS, "samples": all });
+    outcome.details = serde_json::json!({ "streams_each_way": STREAMS, "rounds": all });
     outcome.entry = Some(Entry {
         name: name.to_owned(),
-        value: Some(of(0, |sample| sample.cpu_us)),
+        value: Some(of(&Round::trunk_us)),
         unit: "µs CPU per packet, both edges".to_owned(),
         peer: Some("plain UDP, a connected socket each stream".to_owned()),
-        peer_value: Some(of(1, |sample| sample.cpu_us)),
+        peer_value: Some(of(&Round::plain_us)),
         floor: None,
         floor_value: None,
         ratio_to_peer: ratio.map(|ratio| 1.0 / ratio),
@@ -234,10 +280,10 @@ fn judge(name: &str, all: &[[Sample; 2]], cost_max: f64) -> Outcome {
         clean: enough,
     });
     let added: Vec<f64> =
-        used.iter().map(|[trunk, plain]| trunk.delay_p99_us - plain.delay_p50_us).collect();
+        used.iter().map(|round| round.trunk.delay_p99_us - round.plain.delay_p50_us).collect();
     if let (true, Some(added)) = (name == "trunk_100k", median(&added)) {
         outcome.check("added delay, p99, µs", added, Goal::AtMost(DELAY_US_MAX));
-        outcome.check("loss", of(0, |sample| sample.loss), Goal::AtMost(LOSS_MAX));
+        outcome.check("loss", of(&|round| round.trunk.loss), Goal::AtMost(LOSS_MAX));
     }
     outcome.clean(enough, format!("{} of {} rounds were clean", clean.len(), all.len()));
     outcome
@@ -359,16 +405,31 @@ mod tests {
         }
     }
 
+    fn round(trunk_us: f64, sources_us: f64, is_clean: bool) -> Round {
+        Round {
+            trunk: sample("trunk", trunk_us, is_clean),
+            plain: sample("plain UDP", 5.0, true),
+            sources: sample("sources", sources_us, true),
+        }
+    }
+
     #[test]
     fn the_ratio_is_the_median_of_clean_rounds() {
-        let pair =
-            |own: f64, is_clean| [sample("trunk", own, is_clean), sample("plain UDP", 5.0, true)];
-        let outcome =
-            judge("trunk_100k", &[pair(1.0, true), pair(1.2, true), pair(9.0, false)], 0.3);
+        let rounds = [round(1.0, 0.0, true), round(1.2, 0.0, true), round(9.0, 0.0, false)];
+        let outcome = judge("trunk_100k", &rounds, 0.3);
         let entry = outcome.entry.clone().unwrap();
         assert!(entry.clean && entry.rounds == 2 && outcome.passed());
         assert!((entry.ratio_to_peer.unwrap() - 1.0 / 0.22).abs() < 1e-9);
-        let outcome = judge("trunk_saturation", &[pair(1.0, true), pair(9.0, false)], 0.15);
+        let rounds = [round(1.0, 0.0, true), round(9.0, 0.0, false)];
+        let outcome = judge("trunk_saturation", &rounds, 0.15);
         assert!(!outcome.is_clean && !outcome.passed());
+    }
+
+    #[test]
+    fn what_the_sources_cost_belongs_to_neither() {
+        let outcome = judge("trunk_100k", &[round(2.0, 1.0, true)], 0.3);
+        let entry = outcome.entry.unwrap();
+        assert_eq!((entry.value, entry.peer_value), (Some(1.0), Some(4.0)));
+        assert_eq!(entry.ratio_to_peer, Some(4.0));
     }
 }

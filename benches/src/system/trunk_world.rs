@@ -11,7 +11,7 @@ use edge::trunk::{
     self, RouteView, TrunkCommand, TrunkCounters, TrunkSetup, TrunkState, TrunkWake, WorkerRings,
 };
 use edge::trunk_ring::{Address, Epoch, ring};
-use edge_uring::{Doorbell, Limits, MediaThread, ThreadConfig};
+use edge_uring::{Doorbell, Limits, MediaThread, ThreadConfig, WaitConfig};
 use link_daemon::quic::{self, EndpointPlan, TrunkSettings};
 use link_daemon::tls::{NodeNames, Tls, TlsFiles, init_pki};
 use link_proto::table::{NodeEntry, Resources};
@@ -19,12 +19,13 @@ use link_proto::{NodeId, RegionId};
 use tandem_wan::{Mapping, PathConfig, Relay, RelayStats};
 use tokio::sync::mpsc;
 
-use super::trunk_flow::{Flow, PEER, Source, TrunkEnds, TrunkMedia, UdpMedia, channel};
+use super::trunk_flow::{
+    Flow, PEER, Source, SourceAlone, TrunkEnds, TrunkMedia, UdpMedia, channel,
+};
 use crate::machine::{Cores, pause, pin_thread};
 
 /// As the edge has it.
 const RING_BYTES: usize = 4 << 20;
-const BEAT: Duration = Duration::from_millis(3);
 const NAMES: [&str; 2] = ["edge-a", "edge-b"];
 
 /// How many calls the trunks are provisioned for, and what lies between them.
@@ -98,7 +99,7 @@ fn spawn_trunk(
         workers: vec![rings],
         wake,
         epoch,
-        beat: BEAT,
+        beat: trunk::BEAT_USUAL,
         commands: from_us,
         states: to_us,
         counters: counters.clone(),
@@ -110,7 +111,9 @@ fn spawn_trunk(
 
 fn thread_config(side: usize, sockets: usize) -> ThreadConfig {
     let limits = Limits { sockets_max: sockets as u32 + 8, ..Limits::default() };
-    ThreadConfig { name: format!("media-{side}"), limits, ..ThreadConfig::default() }
+    // The deadlines are those of the sources: to keep them well is no part of what is measured.
+    let wait = WaitConfig { lead_max: Duration::ZERO, ..WaitConfig::default() };
+    ThreadConfig { name: format!("media-{side}"), limits, wait, ..ThreadConfig::default() }
 }
 
 fn now() -> Instant {
@@ -216,6 +219,25 @@ impl World {
             let make = move |io: &mut edge_uring::Io| UdpMedia::new(source, sockets, io);
             pin_thread(core)?;
             media.push(edge_uring::spawn(config, Arc::new(Doorbell::new()?), now, make)?);
+        }
+        pin_thread(cores.load)?;
+        Ok(Self { flows, media, trunks: Vec::new(), relay: None })
+    }
+
+    /// Sources whose packets go nowhere.
+    ///
+    /// # Errors
+    /// If a thread does not start.
+    pub fn of_sources(cores: Cores, streams: usize) -> anyhow::Result<Self> {
+        let base = now();
+        let flows = [Flow::new()?, Flow::new()?];
+        let mut media = Vec::new();
+        for (side, core) in [cores.load, cores.system].into_iter().enumerate() {
+            let [own, far] = [side, 1 - side].map(|side| flows[side].clone());
+            let alone = SourceAlone::new(Source::new([own, far], streams, base));
+            pin_thread(core)?;
+            let config = thread_config(side, 0);
+            media.push(edge_uring::spawn(config, Arc::new(Doorbell::new()?), now, move |_| alone)?);
         }
         pin_thread(cores.load)?;
         Ok(Self { flows, media, trunks: Vec::new(), relay: None })

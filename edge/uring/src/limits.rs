@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::wake_up::LEAD_MAX;
+
 /// Bytes that the kernel writes in front of the payload of a multishot `recvmsg`: its header (16)
 /// and room for an IPv6 socket address (28), rounded up so that the payload stays aligned.
 pub(crate) const RECVMSG_NAME_BYTES: usize = 32;
@@ -42,7 +44,7 @@ impl Default for Limits {
 }
 
 /// How a turn waits.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitConfig {
     /// Look for completions for this long before sleeping. Zero (the default) sleeps at once.
     pub busy_poll: Duration,
@@ -50,6 +52,21 @@ pub struct WaitConfig {
     pub batch_completions: u32,
     /// … or this long has passed and there is at least one.
     pub batch_wait: Duration,
+    /// Be woken at most so much before a deadline, and look for completions until it; as much as waking
+    /// up was seen to take, 150 µs at most (the default), and for a quarter of the time at most. Zero:
+    /// sleep until the deadline and be late by what waking up takes.
+    pub lead_max: Duration,
+}
+
+impl Default for WaitConfig {
+    fn default() -> Self {
+        Self {
+            busy_poll: Duration::ZERO,
+            batch_completions: 0,
+            batch_wait: Duration::ZERO,
+            lead_max: LEAD_MAX,
+        }
+    }
 }
 
 /// A limit that cannot work.

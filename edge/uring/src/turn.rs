@@ -112,7 +112,8 @@ impl Loop {
             (0..limits.completions_per_turn_max).map(|_| MaybeUninit::uninit()).collect();
         let io = Io::new(limits, doorbell, clock)?;
         let batch = batch.into_boxed_slice();
-        Ok(Loop { io, batch, wait, wake_up: WakeUp::default(), clock })
+        let wake_up = WakeUp::new(wait.lead_max);
+        Ok(Loop { io, batch, wait, wake_up, clock })
     }
 
     /// For what has to be done before the loop runs.
@@ -184,8 +185,14 @@ impl Loop {
         let ahead = deadline.map(|deadline| deadline.saturating_duration_since(now));
         let near = ahead.filter(|ahead| self.wake_up.is_near(*ahead)).unwrap_or_default();
         let look = self.wait.busy_poll.max(near);
-        if !look.is_zero() && self.spin(look, deadline) {
-            return true;
+        if !look.is_zero() {
+            let (found, time) = self.spin(look, deadline);
+            if !near.is_zero() {
+                self.wake_up.looked(time);
+            }
+            if found {
+                return true;
+            }
         }
         let batch = self.wait.batch_completions.max(1);
         let want = if self.wait.batch_wait.is_zero() { 1 } else { batch };
@@ -207,22 +214,21 @@ impl Loop {
         self.io.after_enter(entered);
     }
 
-    /// Looks for completions until there are some, the deadline or the end of `time`. True if the
-    /// turn should not sleep.
-    fn spin(&mut self, time: Duration, deadline: Option<Instant>) -> bool {
+    /// Looks for completions until there are some, the deadline or the end of `time`. Whether the turn
+    /// should not sleep, and how long it looked.
+    fn spin(&mut self, time: Duration, deadline: Option<Instant>) -> (bool, Duration) {
         let begin = (self.clock)();
-        let end = begin + time.min(Duration::from_secs(1));
+        let time = time.min(Duration::from_secs(1));
         loop {
             self.poll();
-            if self.io.ring.has_completions() || self.io.stopping {
-                return true;
-            }
             let now = (self.clock)();
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return true;
+            let looked = now.saturating_duration_since(begin);
+            let due = deadline.is_some_and(|deadline| deadline <= now);
+            if due || self.io.ring.has_completions() || self.io.stopping {
+                return (true, looked);
             }
-            if now >= end {
-                return false;
+            if looked >= time {
+                return (false, looked);
             }
         }
     }
