@@ -197,10 +197,27 @@ impl Generator {
     /// # Errors
     /// Of the sockets.
     pub fn prime(&mut self, rounds: usize) -> anyhow::Result<()> {
-        let packets = self.streams[0].len() * 2 * rounds;
-        self.send(80_000.0, Duration::from_secs_f64(packets as f64 / 80_000.0), &mut |_| Ok(()))?;
+        self.send_each(rounds)?;
         self.drain(Duration::from_millis(100))?;
         self.reset()
+    }
+
+    /// Lets streams that paused go on before anything is counted: a system may have filled the pause up
+    /// with silence, and has to change over.
+    ///
+    /// # Errors
+    /// Of the sockets.
+    pub fn rouse(&mut self) -> anyhow::Result<()> {
+        self.send_each(2)?;
+        // Shorter than what is filled up.
+        self.drain(Duration::from_millis(20))?;
+        self.reset()
+    }
+
+    /// So many packets of every stream, at a rate that everybody can take.
+    fn send_each(&mut self, rounds: usize) -> anyhow::Result<()> {
+        let packets = self.streams[0].len() * 2 * rounds;
+        self.send(80_000.0, Duration::from_secs_f64(packets as f64 / 80_000.0), &mut |_| Ok(()))
     }
 
     /// Waits until nothing more comes back of what was sent before, at most two seconds: a system that

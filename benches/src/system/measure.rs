@@ -71,7 +71,7 @@ pub fn measure(
     window: Duration,
 ) -> anyhow::Result<Sample> {
     generator.settle()?;
-    generator.reset()?;
+    generator.rouse()?;
     generator.send(rate, WARM_UP, &mut |_| Ok(()))?;
     generator.forget_delays();
     let offered_before = generator.tally()?.offered;
