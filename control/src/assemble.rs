@@ -15,7 +15,7 @@ use link_daemon::admin::{self, Admin};
 use link_daemon::drain::{self, Shutdown, Trigger};
 use link_daemon::log::LogLevel;
 use link_daemon::metrics::Metrics;
-use link_daemon::quic::{self, EndpointPlan, LINK_ALPN};
+use link_daemon::quic::{self, DATAGRAM_BYTES_USUAL, EndpointPlan, LINK_ALPN};
 use link_daemon::reload::{self, Fixed, Reload, Requests};
 use link_daemon::tls::Tls;
 use link_daemon::{clock, entropy};
@@ -380,6 +380,7 @@ impl Sockets {
             alpn: LINK_ALPN,
             accept: true,
             socket_buffer_bytes: 4 << 20,
+            datagram_bytes_max: DATAGRAM_BYTES_USUAL,
             transport: config.link.settings.transport(),
         };
         let parts = (

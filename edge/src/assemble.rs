@@ -16,7 +16,7 @@ use link_daemon::admin::{self, Admin};
 use link_daemon::drain::Shutdown;
 use link_daemon::log::LogLevel;
 use link_daemon::metrics::Metrics;
-use link_daemon::quic::{self, EndpointPlan, LinkSettings, TrunkSettings};
+use link_daemon::quic::{self, DATAGRAM_BYTES_USUAL, EndpointPlan, LinkSettings, TrunkSettings};
 use link_daemon::reload::{self, Fixed, Reload, Requests};
 use link_daemon::tls::Tls;
 use link_daemon::{clock, entropy};
@@ -330,6 +330,7 @@ fn trunk_endpoint(
             alpn: quic::TRUNK_ALPN,
             accept: true,
             socket_buffer_bytes: settings.receive_buffer_bytes.min(8 << 20),
+            datagram_bytes_max: settings.datagram_bytes_max,
             transport: settings.transport(),
         };
         let endpoint = quic::endpoint(&tls, &plan)?;
@@ -375,6 +376,7 @@ fn start_links(
         alpn: quic::LINK_ALPN,
         accept: false,
         socket_buffer_bytes: 0,
+        datagram_bytes_max: DATAGRAM_BYTES_USUAL,
         transport: LinkSettings::default().transport(),
     };
     let node = NodeEntry {

@@ -120,7 +120,8 @@ pub struct Trunk {
     pub round_trip_max: Duration,
     /// Under load packets are collected for so long.
     pub beat: Duration,
-    /// Largest UDP payload that is tried on the path; more than usual where jumbo frames pass.
+    /// Largest UDP payload that is tried on the path and taken from it; more than usual where jumbo
+    /// frames pass.
     pub datagram_bytes_max: u16,
 }
 
@@ -426,7 +427,10 @@ fn read_trunk(r: &mut Reader) -> Trunk {
     let beat = r.key("beat_ms", "Under load packets are collected so long, then sent together.");
     let usual = crate::trunk::BEAT_USUAL.as_millis() as i64;
     let beat = beat.default(usual).read(kind::millis(1..=20));
-    let size = r.key("datagram_bytes_max", "Largest UDP payload that is tried on the path.");
+    let size = r.key(
+        "datagram_bytes_max",
+        "Largest UDP payload that is sent and taken, as far as both ends allow.",
+    );
     let size = size.default(i64::from(DATAGRAM_BYTES_USUAL));
     let allowed = kind::integer(1_200..=u64::from(DATAGRAM_BYTES_MAX));
     let datagram_bytes_max = size.read(allowed) as u16;

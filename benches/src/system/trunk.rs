@@ -238,9 +238,7 @@ fn judge(name: &str, all: &[Round], cost_max: f64) -> Outcome {
         "loss %",
         "sends/packet",
     ]);
-    let trunk = |round: &Round| round.trunk.clone();
-    let plain = |round: &Round| round.plain.clone();
-    let mut row = |sample: &dyn Fn(&Round) -> Sample, without: &dyn Fn(&Round) -> f64| {
+    let mut row = |sample: &dyn Fn(&Round) -> &Sample, without: &dyn Fn(&Round) -> f64| {
         outcome.row([
             sample(used[0]).system.to_owned(),
             format!("{:.0}", of(&|round| sample(round).rate)),
@@ -257,8 +255,8 @@ fn judge(name: &str, all: &[Round], cost_max: f64) -> Outcome {
         ]);
     };
     if !used.is_empty() {
-        row(&trunk, &Round::trunk_us);
-        row(&plain, &Round::plain_us);
+        row(&|round| &round.trunk, &Round::trunk_us);
+        row(&|round| &round.plain, &Round::plain_us);
     }
     let ratios: Vec<f64> = used.iter().map(|round| round.trunk_us() / round.plain_us()).collect();
     let ratio = median(&ratios);

@@ -90,6 +90,7 @@ fn spawn_trunk(
                 alpn: quic::TRUNK_ALPN,
                 accept: true,
                 socket_buffer_bytes: settings.receive_buffer_bytes.min(8 << 20),
+                datagram_bytes_max: settings.datagram_bytes_max,
                 transport: settings.transport(),
             };
             let endpoint = quic::endpoint(&tls, &plan)?;

@@ -13,7 +13,7 @@ use link_daemon::drain::{Trigger, switch};
 use link_daemon::log::LogLevel;
 use link_daemon::quic::frame::{FrameReader, FrameWriter};
 use link_daemon::quic::stream::open_control;
-use link_daemon::quic::{self, EndpointPlan, LINK_ALPN, LinkSettings};
+use link_daemon::quic::{self, DATAGRAM_BYTES_USUAL, EndpointPlan, LINK_ALPN, LinkSettings};
 use link_daemon::tls::{NodeNames, Tls, TlsFiles, init_pki};
 use link_proto::codec::{decode, encode};
 use link_proto::media::PromptKey;
@@ -111,6 +111,7 @@ impl FakeEdge {
             alpn: LINK_ALPN,
             accept: false,
             socket_buffer_bytes: 0,
+            datagram_bytes_max: DATAGRAM_BYTES_USUAL,
             transport: LinkSettings::default().transport(),
         };
         let endpoint = quic::endpoint(&tls, &plan).unwrap();

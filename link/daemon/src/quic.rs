@@ -91,13 +91,14 @@ pub struct TrunkSettings {
     pub send_buffer_bytes: usize,
     /// Bytes of datagrams that wait to be read.
     pub receive_buffer_bytes: usize,
-    /// Largest datagram that is tried on the path, in bytes of UDP payload.
+    /// Largest datagram that is tried on the path, in bytes of UDP payload. The peer has to take it,
+    /// see [`EndpointPlan::datagram_bytes_max`].
     pub datagram_bytes_max: u16,
 }
 
 /// What nearly every path carries: 1500 bytes less the headers of IPv6 and UDP.
 pub const DATAGRAM_BYTES_USUAL: u16 = 1_452;
-/// What jumbo frames of 9000 bytes carry: trunks take datagrams of this size.
+/// What jumbo frames of 9000 bytes carry.
 pub const DATAGRAM_BYTES_MAX: u16 = 8_952;
 /// Of so many packets one has to be acknowledged at once, if the delay has not passed before.
 const ACK_EVERY_PACKETS: u32 = 256;
@@ -170,6 +171,10 @@ pub struct EndpointPlan<'a> {
     pub accept: bool,
     /// Kernel buffer of the socket in each direction, in bytes; 0 = the system's default.
     pub socket_buffer_bytes: usize,
+    /// Largest datagram that is taken, in bytes of UDP payload; peers are told (RFC 9000 §18.2,
+    /// `max_udp_payload_size`). An endpoint holds 2048 times as much to receive into: 3 MB of the
+    /// usual size, 18 MB of jumbo frames.
+    pub datagram_bytes_max: u16,
     /// Transport settings in both roles.
     pub transport: Arc<TransportConfig>,
 }
@@ -185,7 +190,7 @@ pub fn endpoint(tls: &Tls, plan: &EndpointPlan<'_>) -> anyhow::Result<Endpoint> 
     })?;
     let server = plan.accept.then(|| server_config(tls, plan)).transpose()?;
     let runtime = Arc::new(TokioRuntime);
-    let mut endpoint = Endpoint::new(endpoint_config(tls, plan.alpn)?, server, socket, runtime)?;
+    let mut endpoint = Endpoint::new(endpoint_config(tls, plan)?, server, socket, runtime)?;
     endpoint.set_default_client_config(client_config(tls, plan)?);
     Ok(endpoint)
 }
@@ -220,15 +225,13 @@ fn client_config(tls: &Tls, plan: &EndpointPlan<'_>) -> anyhow::Result<quinn::Cl
 
 /// Reset tokens and connection ids are keyed by a secret that survives a restart, so that a peer
 /// learns at its next packet that this process was restarted, not after the idle limit.
-fn endpoint_config(tls: &Tls, alpn: &[u8]) -> anyhow::Result<EndpointConfig> {
+fn endpoint_config(tls: &Tls, plan: &EndpointPlan<'_>) -> anyhow::Result<EndpointConfig> {
     let reset = tls.derived_secret(b"tandem quic stateless reset");
     let ids = tls.derived_secret(b"tandem quic connection id");
     let id_key = ids.iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset);
     let mut config = EndpointConfig::new(Arc::new(key));
-    if alpn == TRUNK_ALPN {
-        config.max_udp_payload_size(DATAGRAM_BYTES_MAX)?;
-    }
+    config.max_udp_payload_size(plan.datagram_bytes_max.max(DATAGRAM_BYTES_USUAL))?;
     config.cid_generator(move || {
         Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(id_key))
     });

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use ciborium::Value;
 use link_daemon::quic::frame::{FrameReader, FrameWriter};
 use link_daemon::quic::stream::{Incoming, open_control, open_incoming};
-use link_daemon::quic::{self, EndpointPlan, LINK_ALPN, LinkSettings};
+use link_daemon::quic::{self, DATAGRAM_BYTES_USUAL, EndpointPlan, LINK_ALPN, LinkSettings};
 use link_daemon::tls::{Tls, TlsFiles};
 use link_proto::RegionId;
 use link_proto::codec;
@@ -74,6 +74,7 @@ impl LinkEnd {
             alpn: LINK_ALPN,
             accept: listen.is_some(),
             socket_buffer_bytes: 0,
+            datagram_bytes_max: DATAGRAM_BYTES_USUAL,
             transport: LinkSettings::default().transport(),
         };
         let guard = runtime.enter();

@@ -15,7 +15,15 @@ fn tls(folder: &Path, region: &str, node: &str, days: u32) -> Tls {
 
 fn plan(alpn: &[u8], bind: SocketAddr, accept: bool) -> EndpointPlan<'_> {
     let transport = LinkSettings::default().transport();
-    EndpointPlan { key: "listen", bind, alpn, accept, socket_buffer_bytes: 0, transport }
+    EndpointPlan {
+        key: "listen",
+        bind,
+        alpn,
+        accept,
+        socket_buffer_bytes: 0,
+        datagram_bytes_max: DATAGRAM_BYTES_USUAL,
+        transport,
+    }
 }
 
 fn server(tls: &Tls) -> (Endpoint, SocketAddr) {
@@ -252,6 +260,42 @@ async fn a_restart_is_noticed_at_the_next_packet() {
     );
 }
 
+/// The largest datagram between a node that allows `ours` and one that allows `theirs`, in bytes of
+/// UDP payload: what the path carries once nothing larger is tried, or more than is usual.
+async fn path_bytes(ours: u16, theirs: u16) -> u16 {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (tls(folder.path(), "eu", "a", 30), tls(folder.path(), "core", "b", 30));
+    let trunk = |datagram_bytes_max| {
+        let usual = TrunkSettings::for_calls(100, Duration::from_millis(200));
+        let transport = TrunkSettings { datagram_bytes_max, ..usual }.transport();
+        EndpointPlan { datagram_bytes_max, transport, ..plan(TRUNK_ALPN, localhost(), true) }
+    };
+    let (client, server) =
+        (endpoint(&a, &trunk(ours)).unwrap(), endpoint(&b, &trunk(theirs)).unwrap());
+    let accepted = accept(server.clone());
+    let out = connect(&client, server.local_addr().unwrap(), "b").await.unwrap();
+    let _back = accepted.await.unwrap().unwrap();
+    let mut reached = 0;
+    for _ in 0..40 {
+        let path = out.stats().path;
+        reached = path.current_mtu;
+        if reached > DATAGRAM_BYTES_USUAL {
+            break;
+        }
+        // Only what is acknowledged tells that a size passes.
+        out.send_datagram(vec![0; 180].into()).unwrap();
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    reached
+}
+
+#[tokio::test]
+async fn jumbo_frames_pass_where_both_ends_allow_them() {
+    assert!(path_bytes(DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MAX).await > DATAGRAM_BYTES_USUAL);
+    assert_eq!(path_bytes(DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_USUAL).await, DATAGRAM_BYTES_USUAL);
+    assert_eq!(path_bytes(DATAGRAM_BYTES_USUAL, DATAGRAM_BYTES_MAX).await, DATAGRAM_BYTES_USUAL);
+}
+
 #[tokio::test]
 async fn trunk_datagrams_flow_under_the_provisioned_rate() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,12 +303,9 @@ async fn trunk_datagrams_flow_under_the_provisioned_rate() {
     let settings = TrunkSettings::for_calls(500, Duration::from_millis(200));
     assert_eq!(settings.rate_bytes_per_s, 10_000_000);
     let plan = |accept| EndpointPlan {
-        key: "listen",
-        bind: localhost(),
-        alpn: TRUNK_ALPN,
-        accept,
         socket_buffer_bytes: settings.receive_buffer_bytes,
         transport: settings.transport(),
+        ..plan(TRUNK_ALPN, localhost(), accept)
     };
     let server = endpoint(&b, &plan(true)).unwrap();
     let client = endpoint(&a, &plan(true)).unwrap();
