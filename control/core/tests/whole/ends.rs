@@ -1,13 +1,9 @@
 //! Whoever hangs up, whenever, with or without an action, and through a restart of control at any
 //! point: exactly one terminal callback per leg, and nothing left behind.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{self, Page, World, xml};
 use link_proto::call::{Blame, EndReason};
 use link_proto::{CallSid, NodeId};
-use world::{Page, World, xml};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Who {

@@ -1,6 +1,6 @@
 //! A world around `ControlCore`: scripted edges, a web server and a store in memory, one virtual
 //! clock. The edges use the real sequence, acknowledgement and idempotence rules of `link-proto`.
-#![allow(dead_code, clippy::missing_panics_doc, clippy::unwrap_used)]
+#![allow(clippy::missing_panics_doc)]
 
 pub mod edge;
 

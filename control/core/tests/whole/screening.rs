@@ -1,14 +1,10 @@
 //! Dial to the end: screening, several URIs, recordings from ringing, what the action is told.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{Page, World, xml};
 use control_core::io::MediaRequest;
 use link_proto::CallSid;
 use link_proto::call::{Blame, CallCommand, EndReason};
 use link_proto::media::{CollectEnd, MediaCommand, PlayItem, Port, RecordTrack};
-use world::{Page, World, xml};
 
 fn dialled(w: &mut World) -> Vec<CallSid> {
     w.eu().dialled()

@@ -1,8 +1,6 @@
 //! What outside peers do that a proper phone of ours does not: odd contacts, forks, requests nobody
 //! serves, hosts that are down, loops.
 
-mod world;
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +12,8 @@ use link_proto::message::CommandResult;
 use link_proto::table::Tables;
 use sip_core::{Body, Event, Header, HeaderName, Message, Method, RequestOutcome};
 
-use world::phone::Manner;
-use world::{ALICE, BOB, World, address, config};
+use crate::world::phone::Manner;
+use crate::world::{ALICE, BOB, World, address, config};
 
 const BOB_LEG: CallSid = CallSid([0xb0; 16]);
 

@@ -1,7 +1,5 @@
 //! Calls through a whole edge core: real SIP peers, a scripted control node, a pretended worker.
 
-mod world;
-
 use std::time::Duration;
 
 use edge_core::{Input, LegState};
@@ -16,8 +14,8 @@ use link_proto::message::CommandResult;
 use link_proto::{CallSid, OpId, RecordingSid};
 use sip_core::Header;
 
-use world::phone::Manner;
-use world::{ALICE, BOB, World};
+use crate::world::phone::Manner;
+use crate::world::{self, ALICE, BOB, World};
 
 fn play(op: u32, leg: CallSid) -> CallCommand {
     let items = vec![PlayItem::Prompt { key: PromptKey("greeting".to_owned()), times: 1 }];

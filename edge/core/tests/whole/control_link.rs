@@ -1,7 +1,5 @@
 //! The control link breaks, control restarts, repeats itself, or stays away.
 
-mod world;
-
 use std::time::Duration;
 
 use edge_core::config::ControlChoice;
@@ -16,9 +14,9 @@ use link_proto::message::{CommandMessage, CommandResult, Orphans};
 use link_proto::table::{NodeEntry, Resources, Route, Tables};
 use link_proto::{CallSid, ChannelId, NodeId, OpId, RegionId};
 
-use world::control::Control;
-use world::phone::Manner;
-use world::{ALICE, BOB, CAROL, World};
+use crate::world::control::Control;
+use crate::world::phone::Manner;
+use crate::world::{self, ALICE, BOB, CAROL, World};
 
 const BOB_LEG: CallSid = CallSid([0xb0; 16]);
 

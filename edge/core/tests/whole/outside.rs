@@ -1,7 +1,5 @@
 //! Whatever comes from outside, the core lives on and stays bounded.
 
-mod world;
-
 use edge_core::{ControlIndex, Input, LinkInput};
 use edge_media::command::{OpKey, PortKey, SessionKey};
 use edge_media::event::{CollectEnd, LegStats, PlayEnd, RegionCounters, WorkerEvent};
@@ -11,7 +9,7 @@ use link_proto::message::CommandMessage;
 use link_proto::{CallSid, ChannelId, OpId};
 use proptest::prelude::*;
 
-use world::{ALICE, World};
+use crate::world::{self, ALICE, World};
 
 fn sid() -> impl Strategy<Value = CallSid> {
     (0u8..4).prop_map(|n| CallSid([n; 16]))

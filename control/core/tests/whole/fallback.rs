@@ -1,12 +1,8 @@
 //! What goes wrong at the customer's: retries, redirects, fallback, the spoken error, alerts.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{self, Page, World, xml};
 use control_core::io::{FetchFailureKind, MediaRequest};
 use proptest::prelude::*;
-use world::{Page, World, xml};
 
 fn spoken(w: &World) -> Option<&str> {
     match w.prepared.last() {

@@ -1,8 +1,6 @@
 //! Random calls over a network that loses, doubles, delays and reorders, with a control link that
 //! comes and goes: every leg ends exactly once, and nothing is left behind.
 
-mod world;
-
 use std::time::Duration;
 
 use link_proto::call::{Blame, CallCommand, CallEvent, DialParams, EndReason, OnPeerEnd};
@@ -14,8 +12,8 @@ use link_proto::{CallSid, OpId};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use world::phone::Manner;
-use world::{ALICE, BOB, CAROL, Faults, World};
+use crate::world::phone::Manner;
+use crate::world::{self, ALICE, BOB, CAROL, Faults, World};
 
 struct Script {
     rng: StdRng,

@@ -1,14 +1,10 @@
 //! MED-10: recordings beside the instructions, started by the API or by an option of the call.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{NUMBER, World, owned, xml};
 use control_core::api::ApiAction;
 use control_core::record::RecordingStatus;
 use link_proto::media::{RecordEnd, RecordTrack};
 use link_proto::{CallSid, NodeId, RecordingSid};
-use world::{NUMBER, World, owned, xml};
 
 const SID: RecordingSid = RecordingSid([9; 16]);
 

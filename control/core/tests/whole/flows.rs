@@ -1,15 +1,11 @@
 //! Whole calls through the core: prompts, keys, recordings, dialled legs, the API.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{self, NUMBER, Page, World, xml};
 use control_core::io::{MediaRequest, Method};
 use link_proto::CallSid;
 use link_proto::call::{Blame, CallCommand, EndReason};
 use link_proto::media::{AudioCodec, CollectEnd, MediaCommand, PlayItem, RecordEnd, StartWhen};
 use link_proto::table::Resources;
-use world::{NUMBER, Page, World, xml};
 
 fn the_callee(world: &mut World, node: &str) -> CallSid {
     let dialled = world.edge(node).dialled();

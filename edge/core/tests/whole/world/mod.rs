@@ -1,6 +1,6 @@
 //! An edge core on a virtual clock, with phones, a control node that is scripted by the test, and a
 //! media worker that pretends to play.
-#![allow(dead_code, missing_docs)]
+#![allow(missing_docs)]
 
 pub mod control;
 pub mod phone;
