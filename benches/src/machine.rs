@@ -287,6 +287,29 @@ pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// While it lives, this process and those that it starts get no huge pages from the kernel: memory
+/// then grows by what is touched, and not by two MiB at a time.
+#[derive(Debug)]
+pub struct SmallPages(());
+
+impl SmallPages {
+    /// From now on.
+    ///
+    /// # Errors
+    /// Of `prctl(2)`.
+    pub fn begin() -> anyhow::Result<Self> {
+        nix::sys::prctl::set_thp_disable(true).context("PR_SET_THP_DISABLE")?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for SmallPages {
+    fn drop(&mut self) {
+        // It was allowed to begin; this is the same call.
+        let _ = nix::sys::prctl::set_thp_disable(false);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

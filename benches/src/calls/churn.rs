@@ -9,7 +9,7 @@ use tandem_rig::ports;
 
 use super::world::{CALLEE, World, edge_plan, route, wait_for_counters};
 use crate::gate::{Watch, wait_quiet};
-use crate::machine::{Cores, descriptors, pin_thread};
+use crate::machine::{Cores, SmallPages, descriptors, pin_thread};
 use crate::report::{Goal, Outcome, Results};
 use crate::run::{Context, tandem_program};
 
@@ -103,7 +103,10 @@ fn churn(name: &str, context: &Context, seconds: f64) -> anyhow::Result<Outcome>
     let mut edge = edge_plan(AT_ONCE as u16 * 2);
     edge.routes = vec![route(answerer, true)];
     let quiet = wait_quiet(context.cores, context.patience())?;
+    // With huge pages one more block that is touched would look like a hundred bytes a set-up.
+    let small_pages = SmallPages::begin()?;
     let world = World::start(context, None, edge)?;
+    drop(small_pages);
     wait_for_counters();
     let before = state(&world)?;
     let (watch, cpu_before_s) = (Watch::start(context.cores)?, world.cpu_s()?);
