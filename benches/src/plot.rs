@@ -1,4 +1,4 @@
-//! Drawings: cost per packet and delay against rate.
+//! Drawings: cost per packet and delay against rate. Only clean samples are drawn.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ pub fn cost_and_delay(
         ("relay-delay-p50.svg", "delay, median, µs", |sample| sample.delay_p50_us),
         ("relay-delay-p90.svg", "delay, 90th percentile, µs", |sample| sample.delay_p90_us),
     ];
-    let is_clean = samples.values().flatten().all(Sample::is_clean) && !context.quick;
+    let is_clean = most_are_clean(samples.values()) && !context.quick;
     for (file, what, value) in drawings {
         let curves = curves(samples, value);
         keep(context, is_clean, (file, what), "thousand packets per second", &curves)?;
@@ -66,21 +66,36 @@ pub fn cost_by_calls(
 ) -> anyhow::Result<()> {
     let mut curves = Curves::new();
     for ((kind, calls), samples) in samples {
-        let costs: Vec<f64> = samples.iter().map(|sample| sample.cpu_us).collect();
+        let costs: Vec<f64> = clean(samples).map(|sample| sample.cpu_us).collect();
         if let Some(cost) = crate::report::median(&costs) {
             curves.entry(*kind).or_default().push((*calls as f64, cost));
         }
     }
-    let is_clean = samples.values().flatten().all(Sample::is_clean) && !context.quick;
+    let is_clean = most_are_clean(samples.values()) && !context.quick;
     let what = ("relay-cost-by-calls.svg", "CPU per packet at 100,000 packets/s, µs");
     keep(context, is_clean, what, "thousand calls", &curves)
 }
 
-/// Median of `value` at each rate.
+/// What is drawn.
+fn clean(samples: &[Sample]) -> impl Iterator<Item = &Sample> {
+    samples.iter().filter(|sample| sample.is_clean())
+}
+
+/// Whether a drawing of the clean ones is one of all, as for any other result.
+fn most_are_clean<'a>(samples: impl Iterator<Item = &'a Vec<Sample>>) -> bool {
+    let (mut of_them, mut all) = (0, 0);
+    for samples in samples {
+        of_them += clean(samples).count();
+        all += samples.len();
+    }
+    of_them * 2 > all
+}
+
+/// Median of `value` at each rate, of clean samples.
 fn curves(samples: &BTreeMap<Kind, Vec<Sample>>, value: Value) -> Curves {
     let of = |samples: &Vec<Sample>| {
         let mut by_rate: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for sample in samples {
+        for sample in clean(samples) {
             by_rate.entry(sample.rate.round() as u64).or_default().push(value(sample));
         }
         let points = by_rate.into_iter();

@@ -45,7 +45,7 @@ pub const ALL: [Bench; 18] = [
     Bench {
         name: "relay_100k",
         what: "CPU per packet and delay at 1,000 calls: edge, edge on a core that sleeps, rtpengine, floor",
-        takes_s: 170,
+        takes_s: 185,
         run: |context| system::relay::relay_100k(context),
     },
     Bench {
@@ -63,7 +63,7 @@ pub const ALL: [Bench; 18] = [
     Bench {
         name: "relay_choices",
         what: "how the media thread waits and how packets are sent: what else there is",
-        takes_s: 250,
+        takes_s: 290,
         run: |context| system::choices::relay_choices(context),
     },
     Bench {
@@ -93,7 +93,7 @@ pub const ALL: [Bench; 18] = [
     Bench {
         name: "xdp_100k",
         what: "the kernel fast path between two links, packet by packet; rtpengine on loopback",
-        takes_s: 50,
+        takes_s: 65,
         run: |context| system::xdp::xdp_100k(context),
     },
     Bench {
@@ -117,13 +117,13 @@ pub const ALL: [Bench; 18] = [
     Bench {
         name: "tick_loop",
         what: "punctuality of the media loop at 1 ms and 20 ms, and with SCHED_FIFO beside a busy core",
-        takes_s: 130,
+        takes_s: 155,
         run: |context| system::loops::tick_loop(context),
     },
     Bench {
         name: "tick_flood",
         what: "punctuality of frames while INVITEs flood the other core",
-        takes_s: 60,
+        takes_s: 85,
         run: |context| system::flood::tick_flood(context),
     },
     Bench {
