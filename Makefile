@@ -39,14 +39,12 @@ sim:    ## whole regions on one virtual clock from SEEDS seeds (default 200)
 	target/debug/sim --seeds $(SEEDS)
 
 # Tests that measure time have the machine to themselves; the others mostly wait for calls to pass.
-TIMED := lat ops peers room
-E2E := $(filter-out $(TIMED),$(patsubst tests/e2e/tests/%.rs,%,$(wildcard tests/e2e/tests/*.rs)))
 e2e:    ## real daemons and outside peers (sipp, baresip, pjsua2, the stock SDKs)
 	@mkdir -p target
 	cargo build --workspace --bins --tests
 	set -o pipefail; { \
-	  cargo test --workspace $(E2E:%=--test %) -- --test-threads 3 && \
-	  cargo test --workspace $(TIMED:%=--test %) -- --test-threads 1; } 2>&1 | tee target/e2e.log
+	  cargo test --workspace --test together -- --test-threads 4 && \
+	  cargo test --workspace --test alone -- --test-threads 1; } 2>&1 | tee target/e2e.log
 
 bench:  ## the paired system harness and criterion kernels (minutes; wants a quiet machine)
 	@tools/setup/install.sh bench

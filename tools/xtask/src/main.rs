@@ -13,7 +13,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", version, about)]
 enum Command {
-    /// File length, line length, forbidden words.
+    /// File length, line length, forbidden words, tests that never run.
     Tidy,
     /// Which crate may depend on which, from `cargo metadata`.
     Layers,

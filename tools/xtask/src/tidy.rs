@@ -1,4 +1,4 @@
-//! Length of files and lines, and words that do not belong into a source tree.
+//! Length of files and lines, words that do not belong into a source tree, and tests that never run.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +11,9 @@ const LINE_CHARACTERS_MAX: usize = 120;
 /// Files above the limit, with the reason. May only shrink.
 const LONG_FILES: &[(&str, &str)] = &[];
 
+/// How a test begins.
+const TESTS: [&str; 3] = ["#[test]", "#[tokio::test", "proptest!"];
+
 pub fn run(root: &Path) -> Result<()> {
     let list = Command::new("git").arg("ls-files").current_dir(root).output()?;
     let list = String::from_utf8(list.stdout).context("git ls-files")?;
@@ -20,6 +23,9 @@ pub fn run(root: &Path) -> Result<()> {
         let Ok(text) = std::fs::read_to_string(root.join(name)) else { continue };
         files += 1;
         check(name, &text, &mut problems);
+    }
+    for manifest in list.lines().filter(|name| name.ends_with("Cargo.toml")) {
+        check_untested(root, manifest, &list, &mut problems)?;
     }
     if files == 0 {
         bail!("tidy: git lists no source files below {}", root.display());
@@ -57,4 +63,33 @@ fn check(name: &str, text: &str, problems: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// A target without tests says `test = false`, so that it is not compiled once more for none. Then
+/// nobody may write one into it.
+fn check_untested(root: &Path, name: &str, list: &str, problems: &mut Vec<String>) -> Result<()> {
+    let text = std::fs::read_to_string(root.join(name)).with_context(|| name.to_owned())?;
+    let manifest: toml::Table = toml::from_str(&text).with_context(|| name.to_owned())?;
+    let folder = name.trim_end_matches("Cargo.toml");
+    let is_untested =
+        |target: &toml::Value| target.get("test") == Some(&toml::Value::Boolean(false));
+    let sources = format!("{folder}src/");
+    let has_lib = list.lines().any(|file| file == format!("{sources}lib.rs"));
+    let bins = manifest.get("bin").and_then(toml::Value::as_array).into_iter().flatten();
+    for target in manifest.get("lib").into_iter().chain(bins).filter(|target| is_untested(target)) {
+        let path = target.get("path").and_then(toml::Value::as_str);
+        // Beside a library, a program is one file.
+        let within = match path {
+            Some(path) if has_lib => format!("{folder}{path}"),
+            _ => sources.clone(),
+        };
+        for file in list.lines().filter(|file| file.starts_with(&within) && file.ends_with(".rs")) {
+            let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+            if text.lines().any(|line| TESTS.iter().any(|test| line.trim_start().starts_with(test)))
+            {
+                problems.push(format!("{file}: {name} says test = false, so its tests never run"));
+            }
+        }
+    }
+    Ok(())
 }
