@@ -1,8 +1,6 @@
 //! What could be done otherwise on the way of a packet, side by side: how the media thread waits, and
 //! how a forwarder sends. The advice in `docs/operate.md` and the choices in `edge-uring` come from here.
 
-use anyhow::Context as _;
-
 use super::edge;
 use super::floor::{self, FloorWay};
 use super::generator::Generator;
@@ -48,12 +46,7 @@ fn set_up(
     let (kind, running) = match choice {
         Choice::Edge(media) => (Kind::Edge, edge::start(place, calls, &ends, media)?),
         Choice::Floor(way) => (Kind::Floor, floor::start(place, calls, &ends, way)?),
-        Choice::FloorAwake => {
-            let awake = ::edge::awake::hold().context("/dev/cpu_dma_latency")?;
-            let mut running = floor::start(place, calls, &ends, FloorWay::Plain)?;
-            running.guard = Box::new((running.guard, awake));
-            (Kind::Floor, running)
-        }
+        Choice::FloorAwake => (Kind::FloorAwake, floor::start_awake(place, calls, &ends)?),
     };
     generator.aim(&running.legs)?;
     generator.prime(2)?;

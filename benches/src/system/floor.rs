@@ -61,6 +61,17 @@ impl Drop for Guard {
     }
 }
 
+/// The floor on processors that do not sleep.
+///
+/// # Errors
+/// As [`start`]; or if they cannot be kept awake.
+pub fn start_awake(place: &Place, calls: usize, ends: &Ends) -> anyhow::Result<Running> {
+    let awake = edge::awake::hold().context("/dev/cpu_dma_latency")?;
+    let mut running = start(place, calls, ends, FloorWay::Plain)?;
+    running.guard = Box::new((running.guard, awake));
+    Ok(running)
+}
+
 /// Starts this program again as the floor.
 ///
 /// # Errors

@@ -69,6 +69,8 @@ pub enum Kind {
     Rtpengine,
     /// Connected sockets on an io_uring, and nothing else.
     Floor,
+    /// The same on processors that do not sleep, as an edge has it while it is busy.
+    FloorAwake,
 }
 
 impl Kind {
@@ -79,6 +81,7 @@ impl Kind {
             Self::EdgeAsleep => "tandem-edge, keep_awake never",
             Self::Rtpengine => "rtpengine",
             Self::Floor => "floor",
+            Self::FloorAwake => "floor, processors kept awake",
         }
     }
 }
@@ -118,5 +121,6 @@ pub fn start(kind: Kind, place: &Place, calls: usize, ends: &Ends) -> anyhow::Re
         Kind::EdgeAsleep => edge::start(place, calls, ends, edge::ASLEEP),
         Kind::Rtpengine => rtpengine::start(place, calls, ends),
         Kind::Floor => floor::start(place, calls, ends, floor::FloorWay::Plain),
+        Kind::FloorAwake => floor::start_awake(place, calls, ends),
     }
 }

@@ -23,9 +23,10 @@ fn kinds() -> Vec<Kind> {
 }
 
 /// At the fixed rate, where delays are compared, the edge also runs on a core that sleeps, as its peers
-/// do.
+/// do; and the floor on one that does not, which shows what delay is left to win.
 fn kinds_100k() -> Vec<Kind> {
-    kinds().into_iter().chain([Kind::EdgeAsleep]).collect()
+    let awake = edge::awake::hold().is_ok().then_some(Kind::FloorAwake);
+    kinds().into_iter().chain([Kind::EdgeAsleep]).chain(awake).collect()
 }
 
 type Rounds = BTreeMap<Kind, Vec<Sample>>;
@@ -136,10 +137,15 @@ fn judge_100k(all: &Rounds, kernel_us: Option<f64>) -> Outcome {
         "× peer",
         "of floor",
         "delay p50/p90/p99 µs",
+        "p50/p90 × peer",
         "loss %",
         "made",
     ]);
-    for kind in kinds_100k() {
+    let to_peer = |kind| {
+        let delay = |value| ratio(rounds, kind, Kind::Rtpengine, value);
+        Some(format!("{:.3} / {:.3}", delay(|s| s.delay_p50_us)?, delay(|s| s.delay_p90_us)?))
+    };
+    for kind in all.keys().copied() {
         let of = |value: fn(&Sample) -> f64| median_of(rounds, kind, value).unwrap_or(f64::NAN);
         let over = |other| {
             let own = of(COST);
@@ -157,14 +163,16 @@ fn judge_100k(all: &Rounds, kernel_us: Option<f64>) -> Outcome {
                 of(|s| s.delay_p90_us),
                 of(|s| s.delay_p99_us)
             ),
+            to_peer(kind).unwrap_or("–".to_owned()),
             format!("{:.3}", of(|s| s.loss) * 100.0),
             format!("{:.0}", of(|s| s.made as f64)),
         ]);
     }
     if let Some(us) = kernel_us {
-        let dash = || "–".to_owned();
-        let name = "kernel: send + receive".to_owned();
-        outcome.row([name, format!("{us:.2}"), dash(), dash(), dash(), dash(), dash()]);
+        let mut row = ["–"; 8].map(str::to_owned);
+        row[0] = "kernel: send + receive".to_owned();
+        row[1] = format!("{us:.2}");
+        outcome.row(row);
     }
     let cost = |own, other| ratio(rounds, own, other, COST).map(|ratio| 1.0 / ratio);
     let p50 = |own, other| ratio(rounds, own, other, |s| s.delay_p50_us);
