@@ -11,6 +11,7 @@ use link_daemon::metrics::Metrics;
 use link_daemon::metrics::prometheus_client::collector::Collector;
 use link_daemon::metrics::prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use link_daemon::metrics::prometheus_client::metrics::counter::ConstCounter;
+use media_core::rtp::settled::floor;
 use media_core::rtp::stats::Counted;
 use media_core::units::RtpTime;
 
@@ -165,8 +166,6 @@ fn stream(
     clock_zero_ns: u64,
 ) -> Stream {
     let Offload { reception, relaying, .. } = offload;
-    // Packets up to the one that the source began with are judged by the rewriter.
-    let since_anchor = relaying.highest.saturating_sub(relaying.anchor);
     Stream {
         local,
         peer: offload.source,
@@ -184,7 +183,7 @@ fn stream(
         clock_rate_hz: offload.clock_rate_hz,
         clock_zero_ns,
         start: edge_xdp::Progress {
-            floor: reception.highest.saturating_sub(since_anchor),
+            floor: floor(reception, relaying),
             highest: reception.highest,
             window: reception.window,
             jitter_q4: reception.jitter_q4,
@@ -223,5 +222,6 @@ fn of_kernel(progress: &edge_xdp::Progress) -> Progress {
         last_out: RtpTime(progress.timestamp_last_out),
         transit_out: progress.transit_out,
         frame_units: progress.frame_units,
+        spacing_us: None,
     }
 }

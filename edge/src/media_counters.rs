@@ -38,7 +38,7 @@ impl OwnStats {
 }
 
 /// Names of all counters but the lateness, in the order of their values.
-const NAMES: [&str; 51] = [
+const NAMES: [&str; 52] = [
     "packets_from_endpoints",
     "packets_to_endpoints",
     "packets_from_trunk",
@@ -83,6 +83,7 @@ const NAMES: [&str; 51] = [
     "connects_failed",
     "events_delayed",
     "recorder_blocks_dropped",
+    "packets_settled",
     "offload_packets",
     "offload_streams",
     "offload_withdrawn",
@@ -174,6 +175,7 @@ impl MediaCounters {
             own.recorder_full,
         ];
         let offload = [
+            worker.packets_settled,
             worker.packets_offloaded,
             worker.offloads,
             worker.withdrawals,

@@ -121,6 +121,10 @@ struct Sockets {
     rtcp: Socket,
 }
 
+/// Of that line.
+const SOCKETS_HOT_BYTES: usize = 64;
+const _: () = assert!(std::mem::offset_of!(Sockets, rtcp) <= SOCKETS_HOT_BYTES);
+
 /// Everything around the worker.
 struct Outside {
     /// By index of the port.
@@ -396,11 +400,15 @@ impl Driver for Media {
     fn foresee(&self, token: u64, step: Foresight) -> Option<SocketId> {
         let (port, Component::Rtp) = of_token(token) else { return None };
         match step {
-            Foresight::Own => self.worker.foresee(port, prefetch),
+            Foresight::Own => {
+                let sockets =
+                    self.outside.sockets.get(self.worker.foresee(port, prefetch)? as usize)?;
+                prefetch((&raw const *sockets).cast(), SOCKETS_HOT_BYTES);
+            }
             Foresight::Next => self.worker.foresee_sink(port, prefetch),
             Foresight::Last => {
                 let sink = self.worker.foreseen_sink(port)?;
-                let sockets = self.outside.sockets.get(sink.index as usize)?.as_ref()?;
+                let sockets = self.outside.sockets.get(sink as usize)?.as_ref()?;
                 return Some(sockets.rtp.id);
             }
         }

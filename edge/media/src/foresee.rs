@@ -14,24 +14,31 @@ fn lines(port: *const u8, part: usize, near: &impl Fn(*const u8, usize)) {
 }
 
 impl Worker {
-    /// A packet of this port comes soon: what the port needs to take it.
-    pub fn foresee(&self, port: PortKey, near: impl Fn(*const u8, usize)) {
-        let Some(port) = self.ports.soon(port).and_then(|slot| self.ports.place(slot)) else {
-            return;
-        };
-        lines(port, offset_of!(Port, input), &near);
+    /// A packet of this port comes soon: what the port needs to take it. If its stream is settled, then
+    /// the index of the port that it leaves by is known at once.
+    pub fn foresee(&self, port: PortKey, near: impl Fn(*const u8, usize)) -> Option<u32> {
+        if let Some(to) = self.settled.foresee(port, &near) {
+            return Some(to);
+        }
+        let place = self.ports.soon(port).and_then(|slot| self.ports.place(slot))?;
+        lines(place, offset_of!(Port, input), &near);
+        None
     }
 
     /// The next step: what the port that it feeds needs to send the packet.
     pub fn foresee_sink(&self, port: PortKey, near: impl Fn(*const u8, usize)) {
+        if self.settled.exit(port).is_some() {
+            return;
+        }
         let Some(sink) = self.sink(port).and_then(|slot| self.ports.place(slot)) else { return };
         lines(sink, offset_of!(Port, out), &near);
     }
 
-    /// The port that a packet of this port leaves by.
+    /// The index of the port that a packet of this port leaves by.
     #[must_use]
-    pub fn foreseen_sink(&self, port: PortKey) -> Option<PortKey> {
-        self.ports.get(self.sink(port)?).map(|sink| sink.key)
+    pub fn foreseen_sink(&self, port: PortKey) -> Option<u32> {
+        let settled = self.settled.exit(port);
+        settled.or_else(|| self.ports.get(self.sink(port)?).map(|sink| sink.key.index))
     }
 
     fn sink(&self, port: PortKey) -> Option<u32> {

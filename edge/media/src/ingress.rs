@@ -28,10 +28,16 @@ impl Worker {
         data: &mut [u8],
         tx: &mut T,
     ) {
+        let at = self.at(now);
+        if component == Component::Rtp
+            && let Some(onward) = self.settled.relay(port, source, data, at)
+        {
+            self.quiet.move_on(onward.sink, at.us + onward.quiet_after_us);
+            return tx.forward(onward.to, Component::Rtp, onward.destination, data);
+        }
         let Some(slot) = self.ports.find(port) else {
             return self.stats.drop(DropCause::UnknownPort);
         };
-        let at = self.at(now);
         match (component, classify(data)) {
             (Component::Rtp, PacketKind::Rtp) => self.on_rtp(slot, source, data, at, tx),
             (_, PacketKind::Rtcp) => self.on_rtcp(slot, component, source, data, at, tx),
@@ -73,12 +79,13 @@ impl Worker {
         }
         let Some((header, content)) = self.parse(slot, data) else { return };
         if let Verdict::Learn(source) = verdict
-            && !self.learn(slot, source, header.ssrc, tx)
+            && !self.learn(slot, source, header.ssrc, at, tx)
         {
             return self.drop_packet(slot, DropCause::ForeignSource);
         }
-        if tx.offloads() && self.ports.get(slot).is_some_and(|port| port.offload.is_running()) {
-            // It came up because it is not for the kernel, or from before.
+        let offers = self.ports.get(slot).is_some_and(|port| at.us >= port.input.offer_us);
+        if offers {
+            // If the stream has left, then this packet is not like the others, or from before.
             self.take_back_source(slot, at, tx);
         }
         self.stats.packets_from_endpoints += 1;
@@ -94,6 +101,9 @@ impl Worker {
             }
         }
         self.take(slot, &header, content, data, true, at, tx);
+        if offers {
+            self.offer(slot, at, tx);
+        }
     }
 
     /// Header and meaning of a valid packet; others are counted.
@@ -110,13 +120,25 @@ impl Worker {
     }
 
     /// False if the packet is not to be learnt from.
-    fn learn<T: Tx>(&mut self, slot: u32, source: SocketAddr, ssrc: Ssrc, tx: &mut T) -> bool {
-        let Some(port) = self.ports.get_mut(slot) else { return false };
-        let Kind::Leg(leg) = &mut port.kind else { return false };
+    fn learn<T: Tx>(
+        &mut self,
+        slot: u32,
+        source: SocketAddr,
+        ssrc: Ssrc,
+        at: At,
+        tx: &mut T,
+    ) -> bool {
+        let Some(port) = self.ports.get(slot) else { return false };
+        let Kind::Leg(leg) = &port.kind else { return false };
         if leg.latch.needs_known_ssrc(source) && port.input.stats.ssrc() != Some(ssrc) {
             return false;
         }
         let before = leg.latch.rtp();
+        if before != Some(source) {
+            self.take_back_feeding(slot, at, tx);
+        }
+        let Some(port) = self.ports.get_mut(slot) else { return false };
+        let Kind::Leg(leg) = &mut port.kind else { return false };
         let differs = leg.latch.learn_rtp(source) && before != Some(source);
         tx.set_peer(port.key, Component::Rtp, Some(source));
         self.stats.latched += 1;

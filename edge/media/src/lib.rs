@@ -5,6 +5,8 @@
 //!   [`recording`] – what it hands to the recorder, [`tx`] – what it wants sent.
 //! * A packet: `ingress` (sort, source check, statistics) → `path/forward` (rewrite in place,
 //!   send the same buffer) with taps `digits` and `path/record` beside it.
+//! * A relay that needs no processing is settled: its packets take a short way (`settled`), or the
+//!   kernel's ([`offload`]), until anything about it changes.
 //! * A deadline: `tick` (fill, programs, timeouts, reports); one per port, in `deadlines`. Relayed
 //!   streams are watched for falling silent in `quiet`.
 //!
@@ -33,6 +35,7 @@ mod port;
 mod quiet;
 pub mod recording;
 mod rtcp;
+mod settled;
 pub mod stats;
 mod table;
 mod tick;

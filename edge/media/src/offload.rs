@@ -1,8 +1,10 @@
-//! Streams that the kernel forwards: a relay that needs no processing is offered to the shell, and
-//! taken back before anything about it changes, with whatever the kernel did.
+//! Relays that need no processing leave their ports: the shell's kernel is offered such a stream, and
+//! what it does not take is relayed by [`crate::settled`] on the short way. Before anything about a
+//! stream changes it is taken back, with whatever was done meanwhile.
 //!
-//! The look for quiet relays (each [`RELAY_QUIET_US`]) catches up with the kernel's counts, so that
-//! silence, reports and timeouts go by the same figures as without it.
+//! A stream is offered by its own packets. The look for quiet relays (each [`RELAY_QUIET_US`]) catches
+//! up with what was counted elsewhere, so that silence, reports and timeouts go by the same figures as
+//! without it.
 
 use std::net::SocketAddr;
 
@@ -11,21 +13,22 @@ use media_core::rtp::stats::{Counted, Reception};
 use media_core::units::RtpTime;
 
 use crate::command::{AudioCodec, PortKey, WorkerCommand};
-use crate::limits::{RELAY_QUIET_US, WATCHDOG_GRID_US};
+use crate::limits::RELAY_QUIET_US;
 use crate::port::{CLOCK_HZ, Exit, Kind, Port, Source};
-use crate::quiet::on_grid;
 use crate::tx::Tx;
 use crate::worker::{At, START_US, Worker};
 
 /// What the worker's clock shows when it is made, in µs.
 pub const CLOCK_START_US: u64 = START_US;
-/// A stream that was taken back or refused is offered again after this time in µs, and after twice
-/// the time if it did not stay.
+/// The kernel is offered a stream that was taken back or refused again after this time in µs, and after
+/// twice the time if it did not stay.
 const AGAIN_US: u64 = 200_000;
 /// The longest such time, in µs.
 const AGAIN_US_MAX: u64 = 10_000_000;
 /// A stream that stays for so long in µs has stayed.
 const STAYED_US: u64 = 5_000_000;
+/// A stream that cannot leave, or has just come back, is looked at again after this time in µs.
+const OFFER_US: u64 = 100_000;
 
 /// Names a stream that the kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +84,20 @@ pub struct Progress {
     pub transit_out: u32,
     /// As [`Relaying::frame_units`].
     pub frame_units: u32,
+    /// Time between the last two packets in µs, if it is known.
+    pub spacing_us: Option<u64>,
+}
+
+/// Who has a stream.
+#[derive(Debug, Clone, Copy)]
+enum Carrier {
+    Kernel(OffloadId),
+    Settled,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Running {
-    id: OffloadId,
+    carrier: Carrier,
     sink: u32,
     since_us: u64,
     /// Of the reception, when handed over; the rewriter counts on its own scale.
@@ -99,31 +111,18 @@ struct Running {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OffloadState {
     running: Option<Running>,
-    again_us: u64,
+    /// When the kernel may be offered it.
+    kernel_us: u64,
     wait_us: u64,
 }
 
 impl OffloadState {
-    pub(crate) const fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
     fn put_off(&mut self, now_us: u64, stayed: bool) {
         let longer = (self.wait_us * 2).clamp(AGAIN_US, AGAIN_US_MAX);
         self.wait_us = if stayed { AGAIN_US } else { longer };
-        self.again_us = now_us + self.wait_us;
+        self.kernel_us = now_us + self.wait_us;
     }
 }
-
-/// Whose turn it is to be offered.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Offering {
-    part: u32,
-    next_us: u64,
-}
-
-/// All streams are offered within [`RELAY_QUIET_US`], a part of them at a time.
-const PARTS: u32 = (RELAY_QUIET_US / WATCHDOG_GRID_US) as u32;
 
 /// The same figures without what was taken over before.
 fn new_part(all: &Counted, before: &Counted) -> Counted {
@@ -148,15 +147,18 @@ impl Worker {
         }
     }
 
-    /// Learns what the kernel did with what arrives at this port and with what feeds it.
+    /// Learns what was done elsewhere with what arrives at this port and with what feeds it.
     pub(crate) fn catch_up<T: Tx>(&mut self, slot: u32, at: At, tx: &mut T) {
         for from in [Some(slot), self.feeding(slot)].into_iter().flatten() {
             let Some(running) = self.ports.get(from).and_then(|port| port.offload.running) else {
                 continue;
             };
-            if let Some(progress) = tx.offloaded(running.id) {
+            if let Carrier::Kernel(id) = running.carrier
+                && let Some(progress) = tx.offloaded(id)
+            {
                 self.merge(from, running, &progress);
             }
+            self.catch_up_settled(from);
             let last_us = self.ports.get(from).map_or(0, |port| port.input.alive_us);
             let sink = self.ports.get(running.sink);
             let quiet_after_us = sink.map_or(RELAY_QUIET_US, |sink| sink.out.quiet_after_us());
@@ -167,25 +169,56 @@ impl Worker {
         }
     }
 
+    /// Learns what became of what arrives at this port, if it is a settled stream.
+    fn catch_up_settled(&mut self, from: u32) {
+        if let Some(port) = self.ports.get(from)
+            && let Some(running) = port.offload.running
+            && matches!(running.carrier, Carrier::Settled)
+            && let Some(progress) = self.settled.progress(port.key)
+        {
+            self.merge(from, running, &progress);
+        }
+    }
+
+    /// Before a port's times are computed anew: they go by the latest packets.
+    pub(crate) fn catch_up_times(&mut self, slot: u32) {
+        for from in [Some(slot), self.feeding(slot)].into_iter().flatten() {
+            self.catch_up_settled(from);
+        }
+    }
+
     /// Takes back what arrives at this port.
     pub(crate) fn take_back_source<T: Tx>(&mut self, from: u32, at: At, tx: &mut T) {
         let Some(port) = self.ports.get_mut(from) else { return };
         let Some(running) = port.offload.running.take() else { return };
-        let stayed = at.us.saturating_sub(running.since_us) >= STAYED_US;
-        port.offload.put_off(at.us, stayed);
-        self.stats.withdrawals += 1;
-        if let Some(progress) = tx.withdraw(running.id) {
+        port.input.offer_us = at.us + OFFER_US;
+        let progress = match running.carrier {
+            Carrier::Kernel(id) => {
+                let stayed = at.us.saturating_sub(running.since_us) >= STAYED_US;
+                port.offload.put_off(at.us, stayed);
+                self.stats.withdrawals += 1;
+                tx.withdraw(id)
+            }
+            Carrier::Settled => self.settled.end(port.key),
+        };
+        if let Some(progress) = progress {
             self.merge(from, running, &progress);
         }
         self.schedule(running.sink);
         self.schedule(from);
     }
 
-    /// Takes back what arrives at this port, and what it is fed.
-    fn take_back<T: Tx>(&mut self, slot: u32, at: At, tx: &mut T) {
-        for from in [Some(slot), self.feeding(slot)].into_iter().flatten() {
+    /// Takes back what this port is fed: it will leave otherwise.
+    pub(crate) fn take_back_feeding<T: Tx>(&mut self, slot: u32, at: At, tx: &mut T) {
+        if let Some(from) = self.feeding(slot) {
             self.take_back_source(from, at, tx);
         }
+    }
+
+    /// Takes back what arrives at this port, and what it is fed.
+    fn take_back<T: Tx>(&mut self, slot: u32, at: At, tx: &mut T) {
+        self.take_back_source(slot, at, tx);
+        self.take_back_feeding(slot, at, tx);
     }
 
     /// Before a command: whatever it touches is to be here.
@@ -233,6 +266,8 @@ impl Worker {
         let Some(port) = self.ports.get_mut(from) else { return };
         let reception = Reception {
             ssrc: running.relaying.ssrc_in,
+            // Nothing from before it was forwarded.
+            first: progress.highest,
             highest: progress.highest,
             window: progress.window,
             jitter_q4: progress.jitter_q4,
@@ -246,7 +281,12 @@ impl Worker {
         if let Some(running) = &mut port.offload.running {
             running.merged = progress.counted;
         }
-        self.stats.packets_from_endpoints += new.packets;
+        let by_kernel = match running.carrier {
+            Carrier::Kernel(_) => new.packets,
+            // Counted packet by packet.
+            Carrier::Settled => 0,
+        };
+        self.stats.packets_from_endpoints += by_kernel;
         let Some(sink) = self.ports.get_mut(running.sink) else { return };
         let highest = running.relaying.highest + progress.highest.saturating_sub(running.highest);
         sink.out.stream.resume(&Relaying {
@@ -259,71 +299,73 @@ impl Worker {
         });
         sink.out.sent.resume(progress.last_out, &new);
         sink.out.last_us = sink.out.last_us.max(Some(new.last_us));
+        if let Some(spacing_us) = progress.spacing_us {
+            sink.out.note_relayed_elsewhere(new.last_us, spacing_us);
+        }
         sink.counters.packets_to_endpoints += new.packets;
-        self.stats.packets_to_endpoints += new.packets;
-        self.stats.packets_relayed += new.packets;
-        self.stats.packets_offloaded += new.packets;
+        self.stats.packets_to_endpoints += by_kernel;
+        self.stats.packets_relayed += by_kernel;
+        self.stats.packets_offloaded += by_kernel;
     }
 
-    /// Offers the next part of what is relayed here.
-    pub(crate) fn offer_some<T: Tx>(&mut self, at: At, tx: &mut T) {
-        if !tx.offloads() || at.us < self.offering.next_us {
-            return;
-        }
-        let part = self.offering.part;
-        self.offering = Offering { part: (part + 1) % PARTS, next_us: on_grid(at.us + 1) };
-        let length = self.ports.places().div_ceil(PARTS);
-        for slot in part * length..(part + 1) * length {
-            if self.quiet.is_watched(slot) {
-                self.offer(slot, at, tx);
-            }
-        }
-        self.quiet.look_by(self.offering.next_us);
-    }
-
-    /// Offers what feeds this port to the kernel, if nothing but relaying is to be done.
-    pub(crate) fn offer<T: Tx>(&mut self, sink: u32, at: At, tx: &mut T) {
-        if !tx.offloads() {
-            return;
-        }
-        let Some(from) = self.feeding(sink) else { return };
+    /// Lets what arrives at this port leave it, if nothing but relaying is to be done.
+    pub(crate) fn offer<T: Tx>(&mut self, from: u32, at: At, tx: &mut T) {
+        let Some(input) = self.ports.get_mut(from) else { return };
+        input.input.offer_us = at.us + OFFER_US;
+        let [sink] = *input.sinks.as_slice() else { return };
         let (Some(input), Some(output)) = (self.ports.get(from), self.ports.get(sink)) else {
             return;
         };
-        if input.offload.is_running() || at.us < input.offload.again_us {
-            return;
-        }
-        let Some(offload) = plain_relay(input, output, sink, at) else { return };
-        let id = tx.offload(&offload);
+        let Some(offload) = plain_relay(input, output, at) else { return };
+        let kernel = if tx.offloads() && at.us >= input.offload.kernel_us {
+            self.offer_to_kernel(from, &offload, at, tx)
+        } else {
+            None
+        };
         let Some(input) = self.ports.get_mut(from) else { return };
-        match id {
-            Some(id) => {
-                self.stats.offloads += 1;
-                input.offload.running = Some(Running {
-                    id,
-                    sink,
-                    since_us: at.us,
-                    highest: offload.reception.highest,
-                    relaying: offload.relaying,
-                    merged: Counted::default(),
-                });
-            }
-            None => {
-                self.stats.offloads_refused += 1;
-                input.offload.put_off(at.us, false);
-            }
+        let kernel_us = if tx.offloads() { input.offload.kernel_us } else { u64::MAX };
+        let carrier = match kernel {
+            Some(id) => Carrier::Kernel(id),
+            None if self.settled.begin(&offload, sink, at.us, kernel_us) => Carrier::Settled,
+            None => return,
+        };
+        // Its next packet that comes here shall be looked at.
+        input.input.offer_us = 0;
+        input.offload.running = Some(Running {
+            carrier,
+            sink,
+            since_us: at.us,
+            highest: offload.reception.highest,
+            relaying: offload.relaying,
+            merged: Counted::default(),
+        });
+    }
+
+    fn offer_to_kernel<T: Tx>(
+        &mut self,
+        from: u32,
+        offload: &Offload,
+        at: At,
+        tx: &mut T,
+    ) -> Option<OffloadId> {
+        let id = tx.offload(offload);
+        if id.is_some() {
+            self.stats.offloads += 1;
+        } else {
+            self.stats.offloads_refused += 1;
+            self.ports.get_mut(from)?.offload.put_off(at.us, false);
         }
+        id
     }
 }
 
 /// The stream from `input` to `output`, if both ends are settled and nobody else wants it.
-fn plain_relay(input: &Port, output: &Port, sink: u32, at: At) -> Option<Offload> {
+fn plain_relay(input: &Port, output: &Port, at: At) -> Option<Offload> {
     let (Kind::Leg(leg), Some(Exit::Endpoint(destination))) = (&input.kind, output.exit()) else {
         return None;
     };
     let out = &output.out;
-    let alone = input.sinks.as_slice() == [sink]
-        && input.input.listeners.as_slice().is_empty()
+    let alone = input.input.listeners.as_slice().is_empty()
         && output.out.taps.as_slice().is_empty()
         && input.input.detector.is_none();
     let flows = out.begun

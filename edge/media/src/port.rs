@@ -56,6 +56,9 @@ pub(crate) struct Inbound {
     pub(crate) timed_out: bool,
     /// When the media timeout started to run, or the last packet came.
     pub(crate) alive_us: u64,
+    /// From when on a packet has the stream offered, and taken back first if it has left: see
+    /// [`crate::offload`].
+    pub(crate) offer_us: u64,
     pub(crate) stats: ReceiverStats,
     /// Programs that take what arrives here.
     pub(crate) listeners: List<LISTENERS_MAX>,
@@ -80,6 +83,7 @@ impl Inbound {
             seen: false,
             detector: None,
             alive_us: now_us,
+            offer_us: 0,
             timed_out: false,
         }
     }
@@ -149,6 +153,12 @@ pub(crate) struct Outbound {
     pub(crate) look_us: u64,
 }
 
+/// Silence that is filled up, by the time between the last two packets, both in µs.
+pub(crate) fn quiet_after_us(spacing_us: u64) -> u64 {
+    let is_stream = spacing_us <= RELAY_SPACING_US_MAX;
+    if is_stream { RELAY_QUIET_US.max(2 * spacing_us) } else { RELAY_QUIET_US }
+}
+
 impl Outbound {
     fn new(ssrc: u32, mapping: PayloadMapping, random: &mut Random) -> Self {
         let (seq, time) = (random.next() as u16, random.next() as u32);
@@ -204,8 +214,13 @@ impl Outbound {
     /// Silence of a relayed source that is filled up, in µs: more than one packet of a source that
     /// sends long ones.
     pub(crate) fn quiet_after_us(&self) -> u64 {
-        let is_stream = self.spacing_us <= RELAY_SPACING_US_MAX;
-        if is_stream { RELAY_QUIET_US.max(2 * self.spacing_us) } else { RELAY_QUIET_US }
+        quiet_after_us(self.spacing_us)
+    }
+
+    /// Packets were relayed elsewhere, the last one at `now_us` and so many µs behind the one before.
+    pub(crate) const fn note_relayed_elsewhere(&mut self, now_us: u64, spacing_us: u64) {
+        self.spacing_us = spacing_us;
+        self.relayed_us = now_us;
     }
 
     pub(crate) fn start_rhythm(&mut self, now_us: u64) {

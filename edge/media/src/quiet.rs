@@ -56,17 +56,6 @@ impl QuietWatch {
         }
     }
 
-    pub(crate) fn is_watched(&self, port: u32) -> bool {
-        self.quiet_us.get(port as usize).is_some_and(|quiet_us| *quiet_us != NEVER_US)
-    }
-
-    /// Asks for a look at this time, if anything is watched.
-    pub(crate) fn look_by(&mut self, look_us: u64) {
-        if self.watched > 0 {
-            self.look_us = self.look_us.min(look_us);
-        }
-    }
-
     /// When [`Self::next_due`] may find something.
     pub(crate) fn next_look_us(&self) -> Option<u64> {
         (self.look_us != NEVER_US).then_some(self.look_us)
@@ -157,9 +146,6 @@ mod tests {
                 }
                 let least = model.values().map(|us| on_grid(*us)).min();
                 prop_assert!(watch.next_look_us().unwrap_or(u64::MAX) <= least.unwrap_or(u64::MAX));
-                for port in 0..8 {
-                    prop_assert_eq!(watch.is_watched(port), model.contains_key(&port));
-                }
             }
         }
     }

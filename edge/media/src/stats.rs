@@ -118,6 +118,8 @@ pub struct WorkerStats {
     pub packets_relayed: u64,
     /// Of the relayed: converted between µ-law and A-law.
     pub packets_transcoded: u64,
+    /// Of the relayed: on the short way of streams that have settled.
+    pub packets_settled: u64,
     /// Of the relayed: by the kernel.
     pub packets_offloaded: u64,
     /// Streams handed to the kernel.

@@ -31,7 +31,6 @@ impl Worker {
             }
         }
         self.make_frames(slot, at, tx);
-        self.offer(slot, at, tx);
     }
 
     fn tick_program<T: Tx>(&mut self, place: u32, at: At, tx: &mut T) {

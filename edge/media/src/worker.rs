@@ -11,11 +11,11 @@ use crate::deadlines::Deadlines;
 use crate::event::WorkerEvent;
 use crate::limits::{COPY_BYTES_MAX, WorkerLimits};
 use crate::list::Pool;
-use crate::offload::Offering;
 use crate::op::OpTable;
 use crate::path::record::Tracks;
 use crate::port::{CLOCK_HZ, Port};
 use crate::quiet::QuietWatch;
+use crate::settled::SettledStreams;
 use crate::stats::{DropCause, WorkerStats};
 use crate::table::PortTable;
 use crate::tx::Tx;
@@ -104,7 +104,7 @@ pub struct Worker {
     pub(crate) scratch: Vec<u8>,
     pub(crate) stats: WorkerStats,
     pub(crate) random: Random,
-    pub(crate) offering: Offering,
+    pub(crate) settled: SettledStreams,
 }
 
 pub(crate) fn new_detector() -> DtmfDetector {
@@ -134,7 +134,7 @@ impl Worker {
             scratch: vec![0; COPY_BYTES_MAX],
             stats: WorkerStats::default(),
             random: Random(config.seed),
-            offering: Offering::default(),
+            settled: SettledStreams::new(limits.ports_edge_max, limits.ports_max),
         }
     }
 
@@ -160,6 +160,11 @@ impl Worker {
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
         let mut stats = self.stats;
+        let settled = self.settled.packets();
+        stats.packets_settled = settled;
+        stats.packets_from_endpoints += settled;
+        stats.packets_to_endpoints += settled;
+        stats.packets_relayed += settled;
         stats.ports = self.ports.len() as u64;
         stats.ops = self.ops.len() as u64;
         stats
@@ -181,7 +186,7 @@ impl Worker {
         let at = self.at(now);
         for _ in 0..crate::limits::DEADLINES_PER_CALL_MAX {
             let Some((due_us, slot)) = self.next_due(at.us) else {
-                return self.offer_some(at, tx);
+                return;
             };
             self.stats.lateness.add(at.us.saturating_sub(due_us));
             self.tick_port(slot, at, tx);
@@ -204,6 +209,7 @@ impl Worker {
 
     /// Computes a port's next deadline anew, and whether it is watched for falling silent.
     pub(crate) fn schedule(&mut self, slot: u32) {
+        self.catch_up_times(slot);
         let due = self.due_us(slot);
         self.deadlines.set(slot, due);
         self.quiet.set(slot, self.ports.get(slot).and_then(Port::quiet_us));

@@ -43,7 +43,7 @@ fn what_a_packet_will_need_is_known_before_it_comes() {
     assert_eq!((named(&rig, a).1, rig.worker.foreseen_sink(a)), (0, None), "feeds nobody");
     rig.connect(a, b);
     assert!(named(&rig, a).1 > 100, "{:?}", named(&rig, a));
-    assert_eq!(rig.worker.foreseen_sink(a), Some(b));
+    assert_eq!(rig.worker.foreseen_sink(a), Some(b.index));
     assert_eq!(named(&rig, key(5)), (0, 0));
 }
 

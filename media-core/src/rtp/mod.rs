@@ -6,8 +6,10 @@ pub mod packet;
 pub mod rewrite;
 pub mod rtcp;
 pub mod seq;
+pub mod settled;
 pub mod stats;
 
 pub use mux::{PacketKind, classify};
 pub use packet::{RtpFields, RtpHeader, RtpParseError, RtpView, RtpViewMut, write_header};
 pub use rewrite::{SourceId, StreamRewriter};
+pub use settled::SettledStream;

@@ -23,18 +23,20 @@
 
 use super::packet::{RtpFields, RtpViewMut};
 use super::seq::SeqExtender;
+use super::stats::{MAX_DROPOUT, MAX_MISORDER};
 use crate::units::{PayloadType, RtpTime, Ssrc};
 
-/// Furthest step ahead within a source, in packets (RFC 3550 A.1, MAX_DROPOUT).
-const STEP_AHEAD_PACKETS_MAX: u64 = 3000;
-/// Furthest step back within a source, in packets (RFC 3550 A.1, MAX_MISORDER).
-const STEP_BACK_PACKETS_MAX: u64 = 100;
 /// Timestamps further from media time than this many frames break the source (30 s at 20 ms).
 const TIME_BREAK_FRAMES: u32 = 1500;
 /// Switches put off in a row to bound the lead.
 const PUT_OFF_MAX: u8 = 3;
 /// Longest frame that is believed when learnt from timestamps, in units of the first frame length.
 const FRAME_GROWTH_MAX: u32 = 6;
+
+/// Transit time after a packet that had `transit`.
+pub(super) const fn smoothed_transit(before: u32, transit: u32) -> u32 {
+    before.wrapping_add_signed(transit.wrapping_sub(before) as i32 / 16)
+}
 
 /// Names what feeds the stream. A new talk spurt of a generated source takes a new number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -301,8 +303,8 @@ impl StreamRewriter {
         let extended = extender.peek(incoming.seq);
         let highest = extender.highest().unwrap_or(anchor);
         if ssrc != incoming.ssrc
-            || extended > highest + STEP_AHEAD_PACKETS_MAX
-            || extended + STEP_BACK_PACKETS_MAX < highest
+            || extended > highest + MAX_DROPOUT
+            || extended + MAX_MISORDER < highest
         {
             self.counters.breaks += 1;
             return self.start_relayed(incoming, source, now);
@@ -475,8 +477,7 @@ impl StreamRewriter {
         if advances {
             self.highest_timestamp = out.timestamp;
             let transit = now.0.wrapping_sub(out.timestamp.0);
-            let change = transit.wrapping_sub(self.transit) as i32 / 16;
-            self.transit = self.transit.wrapping_add_signed(change);
+            self.transit = smoothed_transit(self.transit, transit);
         }
     }
 }

@@ -6,9 +6,22 @@ use crate::units::{RtpTime, Ssrc};
 /// Packets in order before a source is believed (RFC 3550 A.1, MIN_SEQUENTIAL).
 const MIN_SEQUENTIAL: u8 = 2;
 /// Largest step ahead that is loss and not a restart (RFC 3550 A.1).
-const MAX_DROPOUT: u64 = 3000;
+pub(super) const MAX_DROPOUT: u64 = 3000;
 /// Largest step back that is reordering and not a restart (RFC 3550 A.1).
-const MAX_MISORDER: u64 = 100;
+pub(super) const MAX_MISORDER: u64 = 100;
+/// A step of transit time beyond this is a pause or a new time base, not jitter.
+pub(super) const JITTER_BREAK_SECONDS: u32 = 10;
+
+/// Jitter in 1/16 units after a packet whose transit time differs by so many units (RFC 3550 A.8).
+pub(super) const fn jitter_after(jitter_q4: u32, difference_units: u32) -> u32 {
+    let decay = jitter_q4.saturating_add(8) >> 4;
+    jitter_q4.saturating_add(difference_units).saturating_sub(decay)
+}
+
+/// The window (bit n: number `highest - n` came) after a packet `step` ahead of the highest.
+pub(super) const fn window_after(window: u64, step: u64) -> u64 {
+    if step < 64 { (window << step) | 1 } else { 1 }
+}
 
 /// What a packet did to the statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +77,8 @@ pub struct ReceiverTotals {
 pub struct Reception {
     /// Source.
     pub ssrc: Ssrc,
+    /// Extended sequence number that counting began with: one before it changes what is expected.
+    pub first: u64,
     /// Highest extended sequence number.
     pub highest: u64,
     /// Bit n: number `highest - n` came.
@@ -188,6 +203,7 @@ impl ReceiverStats {
         }
         Some(Reception {
             ssrc: known.ssrc,
+            first: known.base,
             highest: known.seq.highest()?,
             window: known.window,
             jitter_q4: known.jitter_q4,
@@ -377,7 +393,7 @@ impl Known {
     fn place(&mut self, extended: u64, highest: u64, totals: &mut ReceiverTotals) -> Arrival {
         if extended > highest {
             let step = extended - highest;
-            self.window = if step < 64 { (self.window << step) | 1 } else { 1 };
+            self.window = window_after(self.window, step);
             self.seq.extend(extended as u16);
             self.received += 1;
             return Arrival::InOrder;
@@ -405,10 +421,8 @@ impl Known {
         let transit = (units(arrival_us, clock_rate_hz) as u32).wrapping_sub(timestamp.0);
         if let Some(last) = self.last_transit.replace(transit) {
             let d = (transit.wrapping_sub(last) as i32).unsigned_abs();
-            // A pause or a new time base is not jitter: leave out steps beyond ten seconds.
-            if d < clock_rate_hz.saturating_mul(10) {
-                let decay = self.jitter_q4.saturating_add(8) >> 4;
-                self.jitter_q4 = self.jitter_q4.saturating_add(d).saturating_sub(decay);
+            if d < clock_rate_hz.saturating_mul(JITTER_BREAK_SECONDS) {
+                self.jitter_q4 = jitter_after(self.jitter_q4, d);
             }
         }
     }
