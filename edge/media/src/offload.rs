@@ -1,4 +1,4 @@
-//! Relays that need no processing leave their ports: the shell's kernel is offered such a stream, and
+//! Relays that need no processing leave their ports: the shell may have a kernel for such a stream, and
 //! what it does not take is relayed by [`crate::settled`] on the short way. Before anything about a
 //! stream changes it is taken back, with whatever was done meanwhile.
 //!

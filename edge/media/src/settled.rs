@@ -1,6 +1,6 @@
 //! Streams that have settled: relays of this worker that need nothing but their headers rewritten.
 //!
-//! A packet of such a stream asks for four cache lines here instead of some fifteen of its two ports, and
+//! A packet of such a stream asks for three cache lines here instead of some fifteen of its two ports, and
 //! with thousands of streams most of a packet's time is waiting for them. The stream comes from its
 //! ports and goes back to them as one that the kernel forwards does: see [`crate::offload`].
 
